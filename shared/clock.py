@@ -1,0 +1,88 @@
+"""What time it is in the training's own time: the system clock, or the one virtual clock of a played scenario.
+
+Domain time only (`now`, `ce_time`, `due_at`). Leases, positions, retention and tokens run on real time: `real_now`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+
+_fixed: ContextVar[datetime | None] = ContextVar("fixed_instant", default=None)
+
+
+class _FileSource:
+    """A file that holds one instant and is replaced atomically. Read again whenever it changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, int] | None = None
+        self._instant = datetime.min.replace(tzinfo=UTC)
+
+    def now(self) -> datetime:
+        status = os.stat(self.path)
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._stamp:
+            self._instant = _milliseconds(datetime.fromisoformat(self.path.read_text().strip()))
+            self._stamp = stamp
+        return self._instant
+
+
+_source: _FileSource | None = None
+
+
+def _milliseconds(instant: datetime) -> datetime:
+    """MongoDB keeps no more; cutting here keeps what was decided equal to what is read back."""
+    return instant.astimezone(UTC).replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def use(source: str | None) -> None:
+    """Take the time from this file from now on; `None` is the system clock."""
+    global _source
+    _source = _FileSource(Path(source)) if source else None
+
+
+def virtual() -> bool:
+    """Whether a scenario is being played."""
+    return _source is not None
+
+
+def now() -> datetime:
+    """The present instant of domain time, in UTC, cut to milliseconds."""
+    if (instant := _fixed.get()) is not None:
+        return instant
+    return _source.now() if _source else real_now()
+
+
+def real_now() -> datetime:
+    """The present instant of the machine, in UTC, cut to milliseconds."""
+    return _milliseconds(datetime.now(UTC))
+
+
+@contextmanager
+def at(instant: datetime) -> Iterator[None]:
+    """Inside, it is this instant: a timer sees the moment at which it was due."""
+    token = _fixed.set(_milliseconds(instant))
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+async def passed(instant: datetime, stopping: asyncio.Event, woken: asyncio.Event) -> None:
+    """Wait until domain time reaches the instant, or until one of the two events is set."""
+    while not stopping.is_set() and not woken.is_set():
+        left = (instant - now()).total_seconds()
+        if left <= 0:
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, woken)]
+        try:
+            await asyncio.wait(waits, timeout=0.01 if _source else min(left, 30.0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
