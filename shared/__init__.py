@@ -1,1 +1,1 @@
-"""What the four services have in common: contracts, the outbox, the inbox, time, identity, HTTP and the processes' frame."""
+"""What the four services share: contracts, the unit of work, outbox, inbox, time, identity, HTTP, processes."""

@@ -6,7 +6,6 @@ Domain time only (`now`, `ce_time`, `due_at`). Leases, positions, retention and 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,7 +24,7 @@ class _FileSource:
         self._instant = datetime.min.replace(tzinfo=UTC)
 
     def now(self) -> datetime:
-        status = os.stat(self.path)
+        status = self.path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
             self._instant = _milliseconds(datetime.fromisoformat(self.path.read_text().strip()))

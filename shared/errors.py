@@ -1,4 +1,4 @@
-"""The failures of a request or of a handled event. The class alone decides HTTP status, retry and whether someone is woken.
+"""The failures of a request or of a handled event. The class alone decides status, retry and whether someone is woken.
 
 The fifth failure has no class: any other exception is a bug (500; retried, then parked).
 """

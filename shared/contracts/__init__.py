@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.ids import NAMESPACE, Id
 
-__all__ = ["REGISTRY", "Code", "Day", "Event", "Fact", "Id", "Instant", "NAMESPACE", "Score", "Zone"]
+__all__ = ["NAMESPACE", "REGISTRY", "Code", "Day", "Event", "Fact", "Id", "Instant", "Score", "Zone"]
 
 
 def _known_zone(value: str) -> str:

@@ -30,9 +30,10 @@ class CredentialKind(StrEnum):
 
 
 class ModuleCompleted(Event):
-    """A participant completed a module. Published exactly once per participant, module and attempt, and never taken back:
+    """A participant completed a module.
 
-    a later change is a `ModuleResultRevised`.
+    Published exactly once per participant, module and attempt, and never taken back: a later change is a
+    `ModuleResultRevised`.
     """
 
     type: ClassVar[str] = "id.go.lan.training.assessment.module-completed.v1"

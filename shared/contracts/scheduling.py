@@ -34,7 +34,7 @@ class RescheduleReason(StrEnum):
 
 
 class ModulePlan(Fact):
-    """What the published timetable holds for one module: its sessions, and the last day on which anything of it happens."""
+    """What the published timetable holds for one module; on `ends_on` the last of it happens."""
 
     module_id: Id
     sessions: int

@@ -1,0 +1,330 @@
+"""Who calls, and what they may: tokens verified by the issuer's keys, roles stated by every route, one policy.
+
+Deny by default. A role alone never opens a person's record: the policy compares the caller's `person_id` and
+`agency_ids` with the ids in a service's own state. What is not yours does not exist (404).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import httpx
+import jwt
+import structlog
+from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from shared.errors import Failure, NotFound, Unavailable
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+LEEWAY_SECONDS = 30
+KEYS_FRESH_SECONDS = 300.0
+ASK_AGAIN_SECONDS = 5.0
+
+log = structlog.get_logger("identity")
+
+
+class Role(StrEnum):
+    """What somebody is in the training."""
+
+    ORGANISER = "organiser"  # penyelenggara
+    COORDINATOR = "coordinator"  # of an agency: nominates its people
+    TRAINER = "trainer"  # widyaiswara
+    PARTICIPANT = "participant"
+    MENTOR = "mentor"  # the participant's direct superior
+    COACH = "coach"
+    EXAMINER = "examiner"  # penguji
+    OPERATOR = "operator"
+    SERVICE = "service"
+
+
+class Unauthenticated(Failure):
+    """The request carries no valid token for this service."""
+
+    status: ClassVar[int] = 401
+
+
+class Forbidden(Failure):
+    """Your role may not do this."""
+
+    status: ClassVar[int] = 403
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as the token says."""
+
+    person_id: str | None
+    roles: frozenset[Role]
+    agency_ids: frozenset[str]
+    client: str | None
+    authid: str
+
+    def has(self, *roles: Role) -> bool:
+        return not self.roles.isdisjoint(roles)
+
+    def of_agency(self, agency_id: str) -> bool:
+        """Whether the caller coordinates this agency's training."""
+        return self.has(Role.COORDINATOR) and agency_id in self.agency_ids
+
+    def is_person(self, *person_ids: str | None) -> bool:
+        return self.person_id is not None and self.person_id in person_ids
+
+
+# --- policy ------------------------------------------------------------------------------------------------------
+
+
+def see_person(caller: Caller, *, person_id: str, agency_id: str | None = None) -> None:
+    """The person itself, the coordinator of its agency, or the organiser. Raises `NotFound`."""
+    if caller.has(Role.ORGANISER) or caller.is_person(person_id):
+        return
+    if agency_id is not None and caller.of_agency(agency_id):
+        return
+    raise NotFound
+
+
+def act_for_agency(caller: Caller, agency_id: str) -> None:
+    """The coordinator of the agency, or the organiser. Raises `NotFound`."""
+    if not (caller.has(Role.ORGANISER) or caller.of_agency(agency_id)):
+        raise NotFound
+
+
+def be_one_of(caller: Caller, *person_ids: str | None) -> None:
+    """One of these persons, or the organiser. Raises `NotFound`."""
+    if not (caller.has(Role.ORGANISER) or caller.is_person(*person_ids)):
+        raise NotFound
+
+
+# --- who acts, for what is announced -----------------------------------------------------------------------------
+
+_acting: ContextVar[tuple[str, str]] = ContextVar("acting", default=("system", "system"))
+
+
+def acting() -> tuple[str, str]:
+    """CloudEvents `authtype` and `authid` of whoever causes what is being written."""
+    return _acting.get()
+
+
+@contextmanager
+def acting_as_system() -> Iterator[None]:
+    """Inside, the service itself acts: a handler or a timer."""
+    token = _acting.set(("system", "system"))
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def act_as(caller: Caller) -> None:
+    """From here on in this request, the caller acts."""
+    _acting.set(("user" if caller.person_id else "service_account", caller.authid))
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+
+class Verifier:
+    """Verifies tokens for one service by the issuer's published keys, which may rotate at any time."""
+
+    def __init__(self, issuer: str, audience: str, installation_key: str) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._installation_key = installation_key.encode()
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._asked_at = float("-inf")
+        self._got_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    def trust(self, jwks: Mapping[str, Any]) -> None:
+        """Take these keys as the issuer's present ones."""
+        keys = [jwt.PyJWK(key) for key in jwks["keys"] if key.get("use", "sig") == "sig"]
+        self._keys = {key.key_id: key for key in keys if key.key_id}
+        self._got_at = time.monotonic()
+
+    async def caller(self, bearer: str) -> Caller:
+        """Who holds this token. Raises `Unauthenticated`; `Unavailable` while no key of the issuer is known."""
+        try:
+            header = jwt.get_unverified_header(bearer)
+        except jwt.PyJWTError:
+            raise Unauthenticated from None
+        if header.get("alg") not in ALGORITHMS or not isinstance(header.get("kid"), str):
+            raise Unauthenticated
+        key = await self._key(header["kid"])
+        if key is None:
+            raise Unauthenticated
+        try:
+            claims = jwt.decode(
+                bearer,
+                key,
+                algorithms=[header["alg"]],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "iat", "aud", "iss", "sub"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise Unauthenticated from None
+        return self._caller(claims)
+
+    async def _key(self, kid: str) -> jwt.PyJWK | None:
+        now = time.monotonic()
+        if kid in self._keys and now - self._got_at < KEYS_FRESH_SECONDS:
+            return self._keys[kid]
+        async with self._asking:
+            now = time.monotonic()
+            stale = kid not in self._keys or now - self._got_at >= KEYS_FRESH_SECONDS
+            if stale and now - self._asked_at >= ASK_AGAIN_SECONDS:
+                self._asked_at = now
+                try:
+                    self.trust(await discover_keys(self._issuer))
+                except (httpx.HTTPError, KeyError, ValueError, jwt.PyJWTError) as error:
+                    log.warning("issuer.away", reason=type(error).__name__)
+        if not self._keys:
+            self._asked_at = float("-inf")
+            raise Unavailable
+        return self._keys.get(kid)
+
+    def _caller(self, claims: Mapping[str, Any]) -> Caller:
+        roles, agencies = claims.get("roles", []), claims.get("agency_ids", [])
+        person_id, client = claims.get("person_id"), claims.get("client_id")
+        well_formed = (
+            isinstance(roles, list)
+            and isinstance(agencies, list)
+            and all(isinstance(item, str) for item in (*roles, *agencies))
+            and all(item is None or isinstance(item, str) for item in (person_id, client))
+        )
+        if not well_formed:
+            raise Unauthenticated
+        known = frozenset(role for role in Role if role.value in roles)
+        return Caller(person_id, known, frozenset(agencies), client, person_id or self._opaque(str(claims["sub"])))
+
+    def _opaque(self, subject: str) -> str:
+        """The first 128 bits of HMAC-SHA256 over issuer and subject: never the subject itself."""
+        message = f"{self._issuer}\n{subject}".encode()
+        return hmac.new(self._installation_key, message, hashlib.sha256).hexdigest()[:32]
+
+
+async def _discovery(client: httpx.AsyncClient, issuer: str) -> dict[str, Any]:
+    answer = await client.get(issuer.rstrip("/") + "/.well-known/openid-configuration")
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
+async def discover_keys(issuer: str) -> dict[str, Any]:
+    """The issuer's JWKS, found by OpenID Connect discovery."""
+    async with httpx.AsyncClient(timeout=3) as client:
+        answer = await client.get((await _discovery(client, issuer))["jwks_uri"])
+        answer.raise_for_status()
+        return dict(answer.json())
+
+
+def verifier(issuer: str, audience: str, installation_key: str) -> Verifier:
+    return Verifier(issuer, audience, installation_key)
+
+
+class Tokens:
+    """This service's own tokens for calling others, by client credentials, kept until shortly before they end."""
+
+    def __init__(self, issuer: str, client_id: str, secret: str) -> None:
+        self._issuer = issuer
+        self._client = (client_id, secret)
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    async def get(self, audience: str) -> str:
+        """A token for calling that service. Raises `Unavailable` when the issuer is away or refuses."""
+        token, ends_at = self._tokens.get(audience, ("", 0.0))
+        if time.monotonic() < ends_at:
+            return token
+        try:
+            async with httpx.AsyncClient(timeout=3) as client:
+                endpoint = (await _discovery(client, self._issuer))["token_endpoint"]
+                client_id, secret = self._client
+                asked = {"grant_type": "client_credentials", "audience": audience}
+                answer = await client.post(endpoint, data=asked | {"client_id": client_id, "client_secret": secret})
+                answer.raise_for_status()
+                granted = answer.json()
+                self._tokens[audience] = (
+                    granted["access_token"],
+                    time.monotonic() + granted.get("expires_in", 60) * 0.8,
+                )
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise Unavailable from error
+        return self._tokens[audience][0]
+
+
+# --- routes ------------------------------------------------------------------------------------------------------
+
+
+async def caller_of(request: Request) -> Caller:
+    """Who calls, verified once per request."""
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is None:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not bearer:
+            raise Unauthenticated
+        known = request.state.caller = await request.app.state.verifier.caller(bearer.strip())
+    return known
+
+
+class Allowed:
+    """The dependency by which a route states who may call it."""
+
+    def __init__(self, roles: frozenset[Role], services: frozenset[str]) -> None:
+        self.roles = roles
+        self.services = services
+
+    async def __call__(self, request: Request) -> Caller:
+        caller = await caller_of(request)
+        as_service = caller.has(Role.SERVICE) and caller.client in self.services
+        if not as_service and not caller.has(*(self.roles - {Role.SERVICE})):
+            raise Forbidden
+        act_as(caller)
+        return caller
+
+
+class Public:
+    """The dependency by which a route states that anybody may call it."""
+
+    async def __call__(self) -> None:
+        return None
+
+
+def allow(*roles: Role, services: tuple[str, ...] = ()) -> Any:
+    """Callers with one of these roles, or one of these services, may call the route."""
+    return Depends(Allowed(frozenset(roles), frozenset(services)))
+
+
+def public() -> Any:
+    """Anybody may call the route."""
+    return Depends(Public())
+
+
+def statement_of(route: APIRoute) -> list[Allowed | Public]:
+    """What a route states about its callers: exactly one statement, or it must not be served."""
+
+    def walk(dependant: Dependant) -> Iterator[Allowed | Public]:
+        for inner in dependant.dependencies:
+            if isinstance(inner.call, (Allowed, Public)):
+                yield inner.call
+            yield from walk(inner)
+
+    return list(walk(route.dependant))
+
+
+def undeclared(app: FastAPI) -> list[str]:
+    """Routes that do not state exactly once who may call them."""
+    return [
+        f"{sorted(route.methods or ())} {route.path}"
+        for route in app.routes
+        if isinstance(route, APIRoute) and len(statement_of(route)) != 1
+    ]

@@ -1,0 +1,370 @@
+"""The processes of a service: the few lines of its app.py become `api`, `worker`, `all`, `prepare` and `redrive`.
+
+An api needs only its database and serves while Kafka is away. A worker waits for what is missing and says for what.
+Told to stop, either finishes what it has begun, within ten seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pymongo import IndexModel
+from pymongo.errors import PyMongoError
+
+from shared import broker, clock, http, identity, inbox, logs, outbox, timers, worker
+from shared.errors import Unavailable
+from shared.inbox import Consumer, dead_letters
+from shared.mongo import Database
+from shared.settings import Settings, from_environment
+from shared.timers import Timers
+
+VERSION = "0.1.0"
+Role = Literal["api", "worker", "all"]
+
+log = structlog.get_logger("service")
+
+
+@dataclass(slots=True)
+class Context:
+    """What a worker's own loop is given."""
+
+    database: Database
+    settings: Any
+    tokens: identity.Tokens
+    stopping: asyncio.Event
+    pending: dict[str, int] = field(default_factory=dict)
+    """What is to be done now, by name of the work: 0 is nothing. The player of a scenario waits for it."""
+
+
+Loop = Callable[[Context], Coroutine[Any, Any, None]]
+PrepareAgency = Callable[[Any, Database, str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service: what it is called, what it answers, what it consumes, what it keeps."""
+
+    name: str
+    routers: Sequence[APIRouter]
+    internal_routers: Sequence[APIRouter] = ()
+    consumers: Sequence[Consumer] = ()
+    timers: Timers = field(default_factory=Timers)
+    indexes: Mapping[str, Sequence[IndexModel]] = field(default_factory=dict)
+    settings: type[Settings] = Settings
+    loops: Sequence[Loop] = ()
+    writes_prefix: str | None = None
+    """Topics beyond its own that it writes: those whose names begin so."""
+    prepare_agency: PrepareAgency | None = None
+    description: str = ""
+
+    # what it is made of
+
+    def database(self, settings: Settings) -> Database:
+        name = settings.mongo_database or self.name
+        uri = settings.mongo_uri.get_secret_value()
+        return Database(uri, name, service=self.name, driver=settings.mongo_driver)
+
+    def public_app(self, database: Database, settings: Settings) -> FastAPI:
+        """What the gateway reaches."""
+        app = FastAPI(title=self.name, version=VERSION, description=self.description)
+        self._equip(app, database, settings, self.routers)
+        return app
+
+    def internal_app(self, database: Database, settings: Settings, work: Work | None = None) -> FastAPI:
+        """What only neighbours and operators reach: health, metrics, internal routes."""
+        app = FastAPI(title=f"{self.name} (internal)", version=VERSION)
+        app.state.work = work
+        self._equip(app, database, settings, [*self.internal_routers, _health])
+        return app
+
+    def _equip(self, app: FastAPI, database: Database, settings: Settings, routers: Sequence[APIRouter]) -> None:
+        app.state.database = database
+        app.state.settings = settings
+        app.state.verifier = identity.verifier(
+            settings.oidc_issuer, self.name, settings.installation_key.get_secret_value()
+        )
+        for router in routers:
+            app.include_router(router)
+        http.install(app)
+        if undeclared := identity.undeclared(app):
+            raise RuntimeError(f"{self.name}: routes that do not state who may call them: {undeclared}")
+
+    def all_indexes(self) -> dict[str, Sequence[IndexModel]]:
+        return {**inbox.INDEXES, **timers.INDEXES, **http.INDEXES, **self.indexes}
+
+    # roles
+
+    def main(self) -> None:
+        """The command line of app.py."""
+        parser = argparse.ArgumentParser(prog=f"services.{self.name}.app", description=self.description)
+        roles = parser.add_subparsers(dest="role", required=True)
+        roles.add_parser("api", help="serve HTTP")
+        for role in ("worker", "all"):
+            help = "consume, publish, fire timers" + (" and serve HTTP, in one process" if role == "all" else "")
+            roles.add_parser(role, help=help).add_argument(
+                "--rewind",
+                metavar="TOPIC",
+                action="append",
+                default=[],
+                help="read this topic again from its beginning",
+            )
+        prepare = roles.add_parser("prepare", help="create indexes, topics and rights; safe to repeat")
+        if self.prepare_agency:
+            prepare.add_argument("--agency", metavar="CODE", action="append", default=[], help="topic, user and rights")
+        roles.add_parser("redrive", help="try parked records again")
+        arguments = parser.parse_args()
+        settings = from_environment(self.settings)
+        logs.setup(service=self.name, role=arguments.role, version=VERSION, level=settings.log_level)
+        clock.use(settings.clock_source)
+        match arguments.role:
+            case "prepare":
+                asyncio.run(self._prepare(settings, getattr(arguments, "agency", [])))
+            case "redrive":
+                asyncio.run(self._redrive(settings))
+            case role:
+                asyncio.run(self.run(role, settings, rewind=getattr(arguments, "rewind", [])))
+
+    async def _prepare(self, settings: Settings, agencies: Sequence[str]) -> None:
+        """Indexes, topics and rights. Waits for database and broker for a minute; refuses to go on with a drift."""
+        database = self.database(settings)
+        try:
+            if agencies:
+                assert self.prepare_agency is not None
+                for code in agencies:
+                    await self.prepare_agency(settings, database, code)
+                return
+            topics = broker.topics_of(self.name, self.consumers)
+            rights = broker.rights_of(settings.kafka_username or "", topics, self.consumers, self.writes_prefix)
+            kafka = settings.kafka(admin=True)
+            if kafka.protocol == "PLAINTEXT":
+                rights = []
+            drift = await _patiently(
+                "broker", lambda: broker.prepare(kafka, topics, rights, settings.kafka_replication)
+            )
+            await _patiently("database", lambda: database.ensure(self.all_indexes()))
+            if drift:
+                raise SystemExit("prepare: " + "; ".join(drift))
+            log.info("service.prepared", topics=len(topics), rights=len(rights))
+        finally:
+            await database.close()
+
+    async def _redrive(self, settings: Settings) -> None:
+        database = self.database(settings)
+        try:
+            for consumer in self.consumers:
+                letters = []
+                for topic in consumer.topics:
+                    letters += await worker.read_topic(settings.kafka(), dead_letters(topic, consumer.group))
+                fates = await consumer.redrive(letters, database)
+                left = len(await consumer.parked(database))
+                log.info(
+                    "redrive.done", group=consumer.group, handled=fates.handled, parked_again=fates.parked, left=left
+                )
+                print(f"{consumer.group}: {fates.handled} handled, {fates.parked} parked again, {left} left")
+        finally:
+            await database.close()
+
+    async def run(self, role: Role, settings: Settings, *, rewind: Sequence[str] = ()) -> None:
+        """Be this role until SIGTERM or SIGINT."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        async with self.running(role, settings, stopping, rewind=rewind):
+            log.info("service.started", role=role)
+            await stopping.wait()
+            log.info("service.stopping")
+        log.info("service.stopped")
+
+    @asynccontextmanager
+    async def running(
+        self, role: Role, settings: Settings, stopping: asyncio.Event, *, rewind: Sequence[str] = ()
+    ) -> AsyncIterator[Work | None]:
+        """The role's servers and tasks, for as long as the context lasts."""
+        database = self.database(settings)
+        work = None if role == "api" else Work(self, database, settings, stopping)
+        servers = [_server(self.internal_app(database, settings, work), settings.internal_host, settings.internal_port)]
+        if role != "worker":
+            servers.append(_server(self.public_app(database, settings), settings.http_host, settings.http_port))
+        serving = [asyncio.create_task(server.serve()) for server in servers]
+        for server, task in zip(servers, serving, strict=True):
+            while not server.started:
+                if task.done():
+                    raise SystemExit(f"cannot listen on {server.config.host}:{server.config.port}")
+                await asyncio.sleep(0.005)
+        gc.freeze()  # what start-up made stays; collections then look only at what requests make
+        try:
+            if work is not None:
+                for topic in rewind:
+                    for consumer in self.consumers:
+                        if topic in consumer.topics:
+                            await worker.rewind(settings.kafka(), consumer.group, topic)
+                work.start()
+            yield work
+        finally:
+            stopping.set()
+            for server in servers:
+                server.should_exit = True
+            if work is not None:
+                await work.stop()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*serving, return_exceptions=True), 5)
+            await database.close()
+
+
+class Work:
+    """What a worker does: inbox, relay, timers and the service's own loops."""
+
+    def __init__(self, service: Service, database: Database, settings: Settings, stopping: asyncio.Event) -> None:
+        self.service = service
+        self.database = database
+        self.relay = outbox.Relay(database, settings.kafka(), lease_seconds=settings.lease_seconds)
+        self.intakes = worker.Intakes(service.consumers, database, settings.kafka(), settings.instance)
+        self._lease_seconds = settings.lease_seconds
+        self._stopping = stopping
+        secret = settings.client_secret.get_secret_value() if settings.client_secret else ""
+        tokens = identity.Tokens(settings.oidc_issuer, settings.client_id or service.name, secret)
+        self.context = Context(database, settings, tokens, stopping)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        def fire() -> Coroutine[Any, Any, None]:
+            return self.service.timers.run(self.database, self._stopping, lease_seconds=self._lease_seconds)
+
+        self._go("relay", self.relay.run)
+        self._go("timers", fire)
+        self._go("intakes", lambda: self.intakes.start(self._stopping))
+        for loop in self.service.loops:
+            self._go(loop.__name__, lambda loop=loop: loop(self.context))  # type: ignore[misc]
+
+    def _go(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.append(asyncio.create_task(self._tend(name, work), name=name))
+
+    async def _tend(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A task that ends by a bug is reported and begun again; the process goes on."""
+        pause = 0.5
+        while not self._stopping.is_set():
+            try:
+                await work()
+                return
+            except Exception as error:
+                log.error("task.failed", task=name, reason=type(error).__name__, exc_info=True)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(10.0, pause * 2)
+
+    async def stop(self) -> None:
+        """Finish batches and commits first, then stop publishing. What is not yet published lies in the outbox."""
+        await self.intakes.stop()
+        self.relay.stop()
+        _, late = await asyncio.wait(self._tasks, timeout=5) if self._tasks else (set(), set())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def quiet(self) -> dict[str, Any]:
+        """Whether anything is still on its way through this worker."""
+        now = clock.now()
+        due_at = await Timers.next_due(self.database)
+        outbox_row = await self.database.collection("outbox").find_one({}, {"_id": 1})
+        left = {"outbox": int(outbox_row is not None), "timers_due": int(due_at is not None and due_at <= now)}
+        pending = dict(self.context.pending)
+        return {
+            "quiet": self.intakes.started and not any(left.values()) and not any(pending.values()),
+            "produced": dict(self.relay.produced),
+            "committed": {intake.consumer.group: dict(intake.committed) for intake in self.intakes.groups},
+            "consumes": {intake.consumer.group: intake.consumer.topics for intake in self.intakes.groups},
+            **left,
+            "pending": pending,
+            "next_timer_at": due_at.isoformat() if due_at and due_at > now else None,
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "consuming": self.intakes.started and all(intake.alive for intake in self.intakes.groups),
+            "outbox_oldest_seconds": round(self.relay.oldest_seconds, 3),
+            "topics_held": {topic: round(age, 1) for topic, age in self.relay.held.items()},
+        }
+
+
+# --- health ------------------------------------------------------------------------------------------------------
+
+_health = APIRouter(tags=["health"])
+
+
+@_health.get("/healthz")
+async def alive(caller: Annotated[None, identity.public()]) -> dict[str, str]:
+    """The process answers."""
+    return {"status": "alive"}
+
+
+@_health.get("/readyz")
+async def ready(request: Request, response: Response, caller: Annotated[None, identity.public()]) -> dict[str, Any]:
+    """Whether it can do its work: an api needs its database; a worker is also consuming."""
+    state: dict[str, Any] = {"database": await request.app.state.database.ping()}
+    is_ready = bool(state["database"])
+    if (work := request.app.state.work) is not None:
+        state |= work.state()
+        is_ready = is_ready and state["consuming"]
+    response.status_code = 200 if is_ready else 503
+    return {"status": "ready" if is_ready else "waiting", **state}
+
+
+@_health.get("/metrics", include_in_schema=False)
+async def metrics(caller: Annotated[None, identity.public()]) -> Response:
+    """Prometheus metrics of this process."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@_health.get("/internal/v1/quiet")
+async def quiet(request: Request, caller: Annotated[None, identity.public()]) -> dict[str, Any]:
+    """What is still on its way through this worker; the player of a scenario waits until nothing is."""
+    if (work := request.app.state.work) is None:
+        return {"quiet": True}
+    return dict(await work.quiet())
+
+
+# --- frame -------------------------------------------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the role stops it, in order with everything else."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: FastAPI, host: str, port: int) -> _Server:
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4
+    )
+    return _Server(config)
+
+
+async def _patiently(what: str, attempt: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
+    """Try again while the neighbour is away; after a minute end with one line."""
+    from confluent_kafka import KafkaException
+
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            return await attempt()
+        except (PyMongoError, KafkaException, Unavailable, OSError, TimeoutError) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                print(f"prepare: the {what} is away ({type(error).__name__})", file=sys.stderr)
+                raise SystemExit(1) from None
+            log.warning("prepare.waiting", for_=what, reason=type(error).__name__)
+            await asyncio.sleep(1)

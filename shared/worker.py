@@ -1,0 +1,268 @@
+"""FastStream at the edge: one subscriber per consumer, raw bytes in, offsets committed only after the database has.
+
+FastStream's Kafka defaults acknowledge before the handler has run; its negative acknowledgement retries at once and
+for ever. So the policy is stated here, and every failure pauses before the records are brought again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from pymongo.errors import PyMongoError
+
+from shared.cloudevents import Record
+from shared.errors import Unavailable
+from shared.inbox import BATCH_RECORDS, Consumer, Position
+from shared.kafka import Kafka
+from shared.mongo import Database
+
+log = structlog.get_logger("worker")
+
+
+def record_of(raw: Any) -> Record:
+    """aiokafka's record as ours."""
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), raw.timestamp)
+
+
+async def _unread(raw: Any, original: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Give FastStream nothing to choke on: a null or non-UTF-8 header would make it skip the whole batch."""
+    message = await original((dataclasses.replace(raw[0], headers=()),))
+    message.raw_message = raw
+    return message
+
+
+async def _undecoded(message: Any) -> Any:
+    return message
+
+
+class _Drain(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Lets the batch at hand finish before its partitions go to another worker; notes where new ones stand."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        lock = getattr(self._intake.subscriber, "lock", None)
+        if revoked and lock is not None and not getattr(lock, "empty", True):
+            await lock.wait_release(25)
+        self._intake.committed = {}
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._intake.note_committed(assigned)
+
+
+class Intake:
+    """One consumer group of this process: reads its topics and gives what comes to its `Consumer`."""
+
+    def __init__(self, consumer: Consumer, database: Database, kafka: Kafka, broker: KafkaBroker, member: str) -> None:
+        self.consumer = consumer
+        self.committed: dict[str, int] = {}
+        """`topic-partition` → the offset before which everything is done, for the partitions this process owns."""
+        self._database = database
+        self._kafka = kafka
+        self._failures = 0
+        self.subscriber: Any = broker.subscriber(
+            *consumer.topics,
+            group_id=consumer.group,
+            group_instance_id=f"{consumer.group}-{member}",
+            batch=True,
+            max_records=BATCH_RECORDS,
+            batch_timeout_ms=5,
+            fetch_max_wait_ms=200,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=30_000,
+            rebalance_timeout_ms=60_000,
+            no_reply=True,
+            parser=_unread,
+            decoder=_undecoded,
+            listener=_Drain(self),
+        )
+        self.subscriber(self._batch)
+
+    async def _batch(self, message) -> None:  # type: ignore[no-untyped-def]  # an annotation would make FastStream decode
+        records = [record_of(raw) for raw in message.raw_message]
+        try:
+            if self.consumer.before_batch is not None:
+                await self.consumer.before_batch(_positions(records), self._read_back, self._database)
+            await self.consumer.receive(records, self._database)
+        except (Unavailable, PyMongoError, KafkaError, OSError) as error:
+            self._failures += 1
+            pause = min(30.0, 0.2 * 2 ** min(self._failures, 8)) * random.uniform(0.5, 1)
+            log.warning(
+                "batch.waiting", group=self.consumer.group, reason=type(error).__name__, seconds=round(pause, 1)
+            )
+            await asyncio.sleep(pause)
+            raise
+        except Exception as error:
+            # Nothing that a record holds gets here: it would have been parked. The records come again.
+            log.error("batch.failed", group=self.consumer.group, reason=type(error).__name__, exc_info=True)
+            await asyncio.sleep(random.uniform(1, 2))
+            raise
+        self._failures = 0
+        for record in records:
+            self.committed[f"{record.topic}-{record.partition}"] = record.offset + 1
+
+    async def note_committed(self, partitions: Iterable[TopicPartition]) -> None:
+        if (kafka_consumer := self.subscriber.consumer) is not None:
+            for partition in partitions:
+                with suppress(KafkaError):
+                    if (offset := await kafka_consumer.committed(partition)) is not None:
+                        self.committed[f"{partition.topic}-{partition.partition}"] = offset
+
+    async def _read_back(self, position: Position) -> list[Record]:
+        return await read_partition(self._kafka, position)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its loop runs and it is still a member of its group."""
+        kafka_consumer = getattr(self.subscriber, "consumer", None)
+        coordinator = getattr(kafka_consumer, "_coordinator", None)
+        coordination = getattr(coordinator, "_coordination_task", None)
+        dead = coordination is not None and coordination.done()
+        return kafka_consumer is not None and not dead and any(not task.done() for task in self.subscriber.tasks)
+
+
+def _positions(records: Sequence[Record]) -> list[Position]:
+    first: dict[tuple[str, int], int] = {}
+    for record in records:
+        first.setdefault((record.topic, record.partition), record.offset)
+    return [Position(topic, partition, offset) for (topic, partition), offset in first.items()]
+
+
+async def read_partition(kafka: Kafka, position: Position) -> list[Record]:
+    """The records of one partition from its first to just before the position, outside any group."""
+    consumer = AIOKafkaConsumer(**kafka.aiokafka(), enable_auto_commit=False, isolation_level="read_committed")
+    await consumer.start()
+    try:
+        partition = TopicPartition(position.topic, position.partition)
+        consumer.assign([partition])
+        end = min(position.offset, (await consumer.end_offsets([partition]))[partition])
+        await consumer.seek_to_beginning(partition)
+        records: list[Record] = []
+        while await consumer.position(partition) < end:
+            for raw in (await consumer.getmany(partition, timeout_ms=500)).get(partition, []):
+                if raw.offset < end:
+                    records.append(record_of(raw))
+        return records
+    finally:
+        await consumer.stop()
+
+
+async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
+    """Everything that a topic holds now. A topic that does not exist holds nothing."""
+    consumer = AIOKafkaConsumer(**kafka.aiokafka(), enable_auto_commit=False)
+    await consumer.start()
+    try:
+        admin = AIOKafkaAdminClient(**kafka.aiokafka())
+        await admin.start()
+        try:
+            (described,) = await admin.describe_topics([topic])
+        finally:
+            await admin.close()
+        partitions = [] if described["error_code"] else [p["partition"] for p in described["partitions"]]
+        ends = await consumer.end_offsets([TopicPartition(topic, p) for p in partitions]) if partitions else {}
+    finally:
+        await consumer.stop()
+    return [
+        record
+        for partition, end in sorted(ends.items())
+        if end
+        for record in await read_partition(kafka, Position(topic, partition.partition, end))
+    ]
+
+
+async def rewind(kafka: Kafka, group: str, topic: str) -> None:
+    """Put the group at the beginning of a topic. Its members must be stopped; what was handled stays handled."""
+    consumer = AIOKafkaConsumer(**kafka.aiokafka(), group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        (described,) = await _described(kafka, [topic])
+        partitions = [TopicPartition(topic, p["partition"]) for p in described["partitions"]]
+        consumer.assign(partitions)
+        beginnings = await consumer.beginning_offsets(partitions)
+        await consumer.commit(beginnings)
+    finally:
+        await consumer.stop()
+
+
+async def _described(kafka: Kafka, topics: Sequence[str]) -> list[Any]:
+    admin = AIOKafkaAdminClient(**kafka.aiokafka())
+    await admin.start()
+    try:
+        return list(await admin.describe_topics(list(topics)))
+    finally:
+        await admin.close()
+
+
+class Intakes:
+    """All consumer groups of a worker over one broker connection; starts when broker, topics and database are there."""
+
+    def __init__(self, consumers: Sequence[Consumer], database: Database, kafka: Kafka, member: str) -> None:
+        self._database = database
+        self._kafka = kafka
+        self._broker = KafkaBroker(
+            kafka.servers,
+            security=kafka.faststream(),
+            client_id=f"{database.service}-worker",
+            apply_types=False,
+            allow_auto_create_topics=False,
+            graceful_timeout=8,
+            logger=logging.getLogger("training.kafka"),
+            log_level=logging.DEBUG,
+        )
+        self.groups = [Intake(consumer, database, kafka, self._broker, member) for consumer in consumers]
+        refuse_default_acknowledgement(self._broker)
+        self.started = False
+
+    async def start(self, stopping: asyncio.Event) -> None:
+        """Wait for the neighbours, saying for whom, and begin. Returns at once when told to stop meanwhile."""
+        backoff = 0.2
+        while not stopping.is_set() and self.groups:
+            try:
+                topics = sorted({topic for intake in self.groups for topic in intake.consumer.topics})
+                missing = [t["topic"] for t in await _described(self._kafka, topics) if t["error_code"]]
+                if missing:
+                    log.warning("worker.waiting", for_="topics", topics=missing, seconds=round(backoff, 1))
+                elif not await self._database.ping():
+                    log.warning("worker.waiting", for_="database", seconds=round(backoff, 1))
+                else:
+                    await self._broker.start()
+                    self.started = True
+                    for intake in self.groups:
+                        await intake.note_committed(intake.subscriber.consumer.assignment())
+                    log.info("worker.consuming", groups=[intake.consumer.group for intake in self.groups])
+                    return
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("worker.waiting", for_="broker", reason=type(error).__name__, seconds=round(backoff, 1))
+                with suppress(Exception):
+                    await self._broker.stop()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), backoff)
+            backoff = min(5.0, backoff * 2)
+        self.started = not self.groups
+
+    async def stop(self) -> None:
+        """Let the batches at hand finish and be committed, for eight seconds at most."""
+        with suppress(Exception):
+            await asyncio.wait_for(self._broker.stop(), 9)
+
+
+def refuse_default_acknowledgement(broker: KafkaBroker) -> None:
+    """At-most-once is FastStream's default; no subscriber of ours may have it."""
+    for subscriber in broker.subscribers:
+        if subscriber.ack_policy is not AckPolicy.NACK_ON_ERROR:
+            raise RuntimeError("a subscriber without an explicit acknowledgement policy")
