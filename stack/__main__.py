@@ -1,0 +1,100 @@
+"""`python -m stack up|down|status|logs|token|rotate-keys|endpoints`"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import urllib.parse
+import urllib.request
+from datetime import datetime
+
+from stack import NEIGHBOURS, PARTS, SERVICES, Missing, Stack
+from stack.issuer import Keys
+from stack.processes import NotStarted
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m stack", description="The embedded stack.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start what does not run")
+    up.add_argument("--only", help="these parts, separated by commas")
+    up.add_argument("--without-services", action="store_true", help="broker, database, mail and issuer")
+    up.add_argument("--virtual-clock", type=datetime.fromisoformat, metavar="ISO", help="play from this instant")
+    commands.add_parser("down", help="stop everything")
+    commands.add_parser("reset", help="stop everything and forget all data")
+    commands.add_parser("status", help="which parts run")
+    logs = commands.add_parser("logs", help="last lines of a part")
+    logs.add_argument("part", choices=PARTS)
+    logs.add_argument("--lines", type=int, default=50)
+    token = commands.add_parser("token", help="a token for trying the API")
+    token.add_argument("--role", action="append", default=[], required=True)
+    token.add_argument("--person-id")
+    token.add_argument("--agency-id", action="append", default=[])
+    token.add_argument("--audience", action="append", choices=SERVICES)
+    commands.add_parser("rotate-keys", help="sign with a new key from now on")
+    commands.add_parser("endpoints", help="every address and where each credential lies")
+    arguments = parser.parse_args()
+    stack = Stack()
+    try:
+        return _run(arguments, stack)
+    except (Missing, NotStarted) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except FileNotFoundError:
+        print("there is no stack here yet: make up", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: argparse.Namespace, stack: Stack) -> int:
+    match arguments.command:
+        case "up":
+            began = time.monotonic()
+            crashed = [part for part, state in stack.status().items() if state == "crashed"]
+            for part in crashed:
+                print(f"{part} had crashed; its last lines:\n{stack.processes.tail(part)}\n", file=sys.stderr)
+            parts = NEIGHBOURS if arguments.without_services else PARTS
+            if arguments.only:
+                parts = tuple(arguments.only.split(","))
+            started = stack.up(parts, virtual_clock=arguments.virtual_clock)
+            seconds = time.monotonic() - began
+            print(f"started {', '.join(started)} in {seconds:.1f} s" if started else "everything runs already")
+            print(f"gateway {stack.endpoints['gateway']}; all addresses: {stack.home / 'endpoints.json'}")
+        case "down":
+            stack.down()
+        case "reset":
+            stack.reset_data()
+        case "status":
+            states = stack.status()
+            for part, state in states.items():
+                print(f"{part:13} {state}")
+                if state == "crashed":
+                    print(stack.processes.tail(part))
+            return int(any(state != "running" for state in states.values()))
+        case "logs":
+            print(stack.processes.tail(arguments.part, arguments.lines))
+        case "token":
+            client, secret = stack.credentials("client-scenario")
+            asked = {
+                "grant_type": "client_credentials",
+                "client_id": client,
+                "client_secret": secret,
+                "audience": " ".join(arguments.audience or SERVICES),
+                "roles": " ".join(arguments.role),
+                "agency_ids": " ".join(arguments.agency_id),
+            }
+            if arguments.person_id:
+                asked["person_id"] = arguments.person_id
+            body = urllib.parse.urlencode(asked).encode()
+            with urllib.request.urlopen(stack.endpoints["issuer"] + "/token", body) as answer:
+                print(json.load(answer)["access_token"])
+        case "rotate-keys":
+            Keys(stack.home / "data-of-issuer").rotate()
+        case "endpoints":
+            print(json.dumps(stack.endpoints, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
