@@ -95,6 +95,7 @@ class Service:
         app.state.verifier = identity.verifier(
             settings.oidc_issuer, self.name, settings.installation_key.get_secret_value()
         )
+        app.state.tokens = _tokens(self.name, settings)
         for router in routers:
             app.include_router(router)
         http.install(app)
@@ -224,6 +225,11 @@ class Service:
             await database.close()
 
 
+def _tokens(service: str, settings: Settings) -> identity.Tokens:
+    secret = settings.client_secret.get_secret_value() if settings.client_secret else ""
+    return identity.Tokens(settings.oidc_issuer, settings.client_id or service, secret)
+
+
 class Work:
     """What a worker does: inbox, relay, timers and the service's own loops."""
 
@@ -234,9 +240,7 @@ class Work:
         self.intakes = worker.Intakes(service.consumers, database, settings.kafka(), settings.instance)
         self._lease_seconds = settings.lease_seconds
         self._stopping = stopping
-        secret = settings.client_secret.get_secret_value() if settings.client_secret else ""
-        tokens = identity.Tokens(settings.oidc_issuer, settings.client_id or service.name, secret)
-        self.context = Context(database, settings, tokens, stopping)
+        self.context = Context(database, settings, _tokens(service.name, settings), stopping)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

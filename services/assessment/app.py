@@ -1,0 +1,31 @@
+"""`python -m services.assessment.app api|worker|all|prepare|redrive`"""
+
+from pydantic import SecretStr
+
+from services.assessment import api, store
+from services.assessment.consumers import consumer, timers
+from shared.service import Service
+from shared.settings import Settings
+
+
+class AssessmentSettings(Settings):
+    """What assessment needs beyond the common settings."""
+
+    certificate_key: SecretStr
+    """32 bytes, URL-safe base64: seals the names printed on certificates."""
+    enrollment_internal_url: str
+    """Where enrollment resolves contacts."""
+
+
+service = Service(
+    name="assessment",
+    description="Module results, change projects, graduation and certificates.",
+    routers=[api.router],
+    consumers=[consumer],
+    timers=timers,
+    indexes=store.INDEXES,
+    settings=AssessmentSettings,
+)
+
+if __name__ == "__main__":
+    service.main()

@@ -1,0 +1,368 @@
+"""What the outside may ask of scheduling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from services.scheduling import domain, store, timetable
+from services.scheduling.domain import (
+    Attendance,
+    LearningGroup,
+    PlannedSession,
+    Reserved,
+    ResourceDay,
+    Room,
+    Roster,
+    Schedule,
+    Session,
+    Trainer,
+)
+from services.scheduling.solver.check import check
+from services.scheduling.solver.placement import NoPlacement
+from services.scheduling.solver.problem import Problem
+from shared import clock, reference
+from shared.contracts.scheduling import AttendanceStatus, ModulePlan, RescheduleReason, SessionMode
+from shared.domain import expect_revision, same_request
+from shared.mongo import Database, Transaction
+
+
+async def register_trainer(trainer: Trainer, database: Database, if_match: int | None) -> Trainer:
+    """For which modules a person may be assigned, and when not. Raises `PreconditionFailed`."""
+
+    async def work(tx: Transaction) -> Trainer:
+        if (known := await tx.load(Trainer, trainer.id)) is None:
+            return tx.save(trainer)
+        expect_revision(known, if_match)
+        if (known.modules, known.unavailable) == (trainer.modules, trainer.unavailable):
+            return known
+        return tx.save(known.but(modules=trainer.modules, unavailable=trainer.unavailable))
+
+    return await database.transaction(work)
+
+
+async def register_room(room: Room, database: Database, if_match: int | None) -> Room:
+    """A room or virtual room and its seats. Raises `PreconditionFailed`."""
+
+    async def work(tx: Transaction) -> Room:
+        if (known := await tx.load(Room, room.id)) is None:
+            return tx.save(room)
+        expect_revision(known, if_match)
+        if (known.kind, known.seats) == (room.kind, room.seats):
+            return known
+        return tx.save(known.but(kind=room.kind, seats=room.seats))
+
+    return await database.transaction(work)
+
+
+async def form_groups(
+    cohort_id: str, coach_ids: Sequence[str], examiner_ids: Sequence[str], database: Database
+) -> list[LearningGroup]:
+    """Form the learning groups, one per coach. Asking twice forms them once.
+
+    Raises `GroupsMismatch`, `GroupsFormed`, `NoParticipants`.
+    """
+
+    async def work(tx: Transaction) -> list[LearningGroup]:
+        roster = await _roster(tx, cohort_id)
+        if roster.group_count:
+            if (roster.coach_ids, roster.examiner_ids) != (list(coach_ids), list(examiner_ids)):
+                raise domain.GroupsFormed
+            return await store.groups_in(tx, roster)
+        wanted = reference.curriculum(roster.curriculum_version or "").learning_groups.value
+        if not len(coach_ids) == len(examiner_ids) == wanted:
+            raise domain.GroupsMismatch(learning_groups=wanted)
+        await tx.load_many(LearningGroup, [domain.group_id(cohort_id, n + 1) for n in range(len(coach_ids))])
+        formed = domain.form_groups(cohort_id, roster.active, coach_ids, examiner_ids, clock.now())
+        tx.save(roster.but(group_count=len(formed), coach_ids=list(coach_ids), examiner_ids=list(examiner_ids)))
+        return [tx.save(group, event) for group, event in formed]
+
+    return await database.transaction(work, key=cohort_id)
+
+
+async def _roster(tx: Transaction, cohort_id: str) -> Roster:
+    """What is known of a cohort. Raises `CohortUnknown`, `CohortCancelled`."""
+    roster = await tx.load(Roster, cohort_id)
+    if roster is None or roster.starts_on is None:
+        raise domain.CohortUnknown
+    if roster.cancelled:
+        raise domain.CohortCancelled
+    return roster
+
+
+# --- drafting ----------------------------------------------------------------------------------------------------
+
+
+def _grid(roster: Roster) -> tuple[timetable.Grid, list[timetable.StageDays]]:
+    """The cohort's stages on the calendar. Raises `DoesNotFit` with the stage and by how many days."""
+    assert roster.starts_on and roster.ends_on and roster.curriculum_version
+    curriculum = reference.curriculum(roster.curriculum_version)
+    years = range(roster.starts_on.year, roster.ends_on.year + 1)
+    closed = frozenset().union(*(reference.holidays("id", year) for year in years))
+    try:
+        placed = timetable.stages(curriculum, roster.starts_on, roster.ends_on, closed)
+    except timetable.NoRoomInCalendar as error:
+        raise domain.DoesNotFit(
+            stage=error.stage, short_by_days=error.short_by_days, last_day=error.last_day.isoformat()
+        ) from None
+    return timetable.Grid.of(curriculum, roster.zone, placed), placed
+
+
+async def _problem(roster: Roster, grid: timetable.Grid, database: Database, *, own: frozenset[str]) -> Problem:
+    """The cohort's problem with the trainers, rooms and reservations of the moment; `own` sessions do not count."""
+    assert roster.starts_on and roster.ends_on
+    taken: dict[str, list[tuple[datetime, datetime]]] = {}
+    first, last = (roster.starts_on - timedelta(days=1)).isoformat(), (roster.ends_on + timedelta(days=1)).isoformat()
+    for day in await store.reserved_between(database, first, last):
+        spans = [(r.starts_at, r.ends_at) for r in day.reserved if r.session_id not in own]
+        taken.setdefault(day.resource.partition("|")[2], []).extend(spans)
+    trainers = [
+        timetable.Trainer(t.id, frozenset(t.modules), tuple((s.starts_at, s.ends_at) for s in t.unavailable))
+        for t in await store.trainers(database)
+    ]
+    rooms = [timetable.Room(r.id, r.kind is domain.RoomKind.VIRTUAL, r.seats) for r in await store.rooms(database)]
+    size = max(len(roster.active), 1)
+    return timetable.problem(grid, size=size, trainers=trainers, rooms=rooms, taken=taken)
+
+
+async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database) -> Schedule:
+    """Place the cohort's curriculum into dated sessions, as a draft that reserves nothing yet.
+
+    Raises `DoesNotFit`, `NobodyQualified`, `NoRoomLargeEnough` or `NotPlaceable`, each with what is missing.
+    """
+    if known := await database.get(Schedule, schedule_id):
+        same_request(known.asked, asked)
+        return known
+    roster = await database.get(Roster, cohort_id)
+    if roster is None or roster.starts_on is None or roster.curriculum_version is None:
+        raise domain.CohortUnknown
+    if roster.cancelled:
+        raise domain.CohortCancelled
+    grid, placed = _grid(roster)
+    problem = await _problem(roster, grid, database, own=frozenset())
+    if modules := timetable.unstaffed(problem):
+        raise domain.NobodyQualified(modules=modules)
+    if modules := timetable.unhoused(problem):
+        raise domain.NoRoomLargeEnough(modules=modules, size=len(roster.active))
+    try:
+        plan = timetable.solve(problem)
+    except NoPlacement as error:
+        raise domain.NotPlaceable(module=error.cls, rule=error.rule, candidates=error.candidates) from None
+    sessions = timetable.dated(grid, problem, plan)
+    schedule = Schedule(
+        id=schedule_id,
+        cohort_id=cohort_id,
+        curriculum_version=roster.curriculum_version,
+        sessions=[
+            PlannedSession(
+                event=s.event,
+                module=s.module,
+                groups=list(s.groups),
+                jp=s.jp,
+                mode=SessionMode(s.mode),
+                starts_at=s.starts_at,
+                ends_at=s.ends_at,
+                trainer_id=s.trainer,
+                room_id=s.room,
+            )
+            for s in sessions
+        ],
+        modules=_module_plans(grid, placed, sessions),
+        first_day=placed[0].first,
+        last_day=placed[-1].last,
+        asked=asked,
+    )
+
+    async def work(tx: Transaction) -> Schedule:
+        if known := await tx.load(Schedule, schedule_id):
+            same_request(known.asked, asked)
+            return known
+        return tx.save(schedule)
+
+    return await database.transaction(work)
+
+
+def _module_plans(
+    grid: timetable.Grid, placed: Sequence[timetable.StageDays], sessions: Sequence[timetable.Dated]
+) -> list[ModulePlan]:
+    windows = timetable.asynchronous_windows(grid.curriculum, placed, sessions)
+    plans = []
+    for module in grid.curriculum.modules:
+        own = [s for s in sessions if s.module == module.code]
+        days = [s.day for s in own] + list(windows.get(module.code, ()))
+        hours = module.jp.value
+        plans.append(
+            ModulePlan(
+                module_id=grid.curriculum.module_id(module.code),
+                sessions=len(own),
+                jp_synchronous=hours.synchronous,
+                jp_asynchronous=hours.asynchronous,
+                jp_classical=hours.classical,
+                starts_on=min(days),
+                ends_on=max(days),
+            )
+        )
+    return plans
+
+
+# --- publishing --------------------------------------------------------------------------------------------------
+
+
+async def publish(schedule_id: str, database: Database) -> Schedule:
+    """Put a draft in force: reserve every trainer, room and group, and announce every session; all or nothing.
+
+    Raises `AlreadyReserved` naming the resource when another cohort was faster, `AlreadyPublished`, `NoParticipants`.
+    """
+
+    async def work(tx: Transaction) -> Schedule:
+        schedule = await tx.require(Schedule, schedule_id)
+        if schedule.status is domain.ScheduleStatus.PUBLISHED:
+            return schedule
+        roster = await _roster(tx, schedule.cohort_id)
+        if roster.schedule_id is not None:
+            raise domain.AlreadyPublished(schedule_id=roster.schedule_id)
+        if not roster.group_count:
+            raise domain.NoParticipants
+        curriculum = reference.curriculum(schedule.curriculum_version)
+        now = clock.now()
+        sessions = [_session(planned, schedule, roster.zone, curriculum) for planned in schedule.sessions]
+        await tx.load_many(Session, [session.id for session in sessions])
+        await _reserve(tx, sessions)
+        for session in sessions:
+            tx.save(session, *domain.publish_session(session, now))
+        tx.save(roster.but(schedule_id=schedule.id))
+        return tx.save(*domain.publish(schedule, now))
+
+    return await database.transaction(work, key="publication")
+
+
+def _session(planned: PlannedSession, schedule: Schedule, zone: str, curriculum: reference.Curriculum) -> Session:
+    return Session(
+        id=domain.session_id(schedule.id, planned.event),
+        schedule_id=schedule.id,
+        cohort_id=schedule.cohort_id,
+        event=planned.event,
+        module_id=curriculum.module_id(planned.module),
+        jp=planned.jp,
+        mode=planned.mode,
+        group_ids=[domain.group_id(schedule.cohort_id, number) for number in planned.groups],
+        starts_at=planned.starts_at,
+        ends_at=planned.ends_at,
+        zone=zone,
+        trainer_ids=[planned.trainer_id],
+        room_id=planned.room_id,
+    )
+
+
+async def _reserve(tx: Transaction, sessions: Sequence[Session], *, released: Sequence[Session] = ()) -> None:
+    """Move reservations in the ledger: those of `released` go, those of `sessions` come. Raises `AlreadyReserved`."""
+    touched: dict[str, tuple[str, object]] = {}
+    for session in (*released, *sessions):
+        for resource in domain.resources_of(session):
+            for id, day in domain.resource_days(resource, session.starts_at, session.ends_at).items():
+                touched[id] = (resource, day)
+    kept = await tx.load_many(ResourceDay, touched)
+    days = {
+        id: kept.get(id) or ResourceDay.model_validate({"id": id, "resource": resource, "day": day})
+        for id, (resource, day) in touched.items()
+    }
+    for session in released:
+        for resource in domain.resources_of(session):
+            for id in domain.resource_days(resource, session.starts_at, session.ends_at):
+                days[id] = domain.release(days[id], session.id)
+    for session in sessions:
+        wanted = Reserved(session_id=session.id, starts_at=session.starts_at, ends_at=session.ends_at)
+        for resource in domain.resources_of(session):
+            for id in domain.resource_days(resource, session.starts_at, session.ends_at):
+                days[id] = domain.reserve(days[id], wanted)
+    for day_state in days.values():
+        tx.save(day_state)
+
+
+async def release(tx: Transaction, sessions: Sequence[Session]) -> None:
+    """Free what these sessions had reserved."""
+    await _reserve(tx, [], released=sessions)
+
+
+async def reschedule(
+    session_id: str, starts_at: datetime, reason_code: RescheduleReason, if_match: int | None, database: Database
+) -> Session:
+    """Hold one session at another time; the checker must pass the whole plan with it.
+
+    Raises `NotASlot` with the rule that stands in the way, `AlreadyReserved`, `SessionOver`, `PreconditionFailed`.
+    """
+
+    async def work(tx: Transaction) -> Session:
+        session = await tx.require(Session, session_id)
+        if session.starts_at == starts_at:
+            return session
+        expect_revision(session, if_match)
+        roster = await _roster(tx, session.cohort_id)
+        tx.rely_on(roster)
+        moved, event = domain.move(session, starts_at, reason_code=reason_code, now=clock.now())
+        others = await tx.find(Session, {"cohort_id": session.cohort_id, "cancelled": False}, owner=roster)
+        await _check(roster, [moved if other.id == moved.id else other for other in others], database)
+        await _reserve(tx, [moved], released=[session])
+        return tx.save(moved, event)
+
+    known = await database.get(Session, session_id)
+    return await database.transaction(work, key=known.cohort_id if known else None)
+
+
+async def _check(roster: Roster, sessions: Sequence[Session], database: Database) -> None:
+    """The independent checker over the timetable as it would be. Raises `NotASlot`."""
+    grid, _ = _grid(roster)
+    problem = await _problem(roster, grid, database, own=frozenset(session.id for session in sessions))
+    plan = {}
+    for session in sessions:
+        where = timetable.placement_of(grid, session.starts_at, session.trainer_ids[0], session.room_id)
+        if where is None:
+            raise domain.NotASlot(rule="H1")
+        plan[session.event] = where
+    if broken := check(problem, plan):
+        raise domain.NotASlot(rule=broken[0].rule)
+
+
+# --- attendance --------------------------------------------------------------------------------------------------
+
+
+async def take_attendance(
+    session_id: str, absences: Mapping[str, AttendanceStatus], database: Database
+) -> list[Attendance]:
+    """Record who attended: everybody of the session's groups but those named. Asking twice records once.
+
+    Raises `SessionNotBegun`, `NotAttending`, `AttendanceTaken`.
+    """
+
+    async def work(tx: Transaction) -> list[Attendance]:
+        session = await tx.require(Session, session_id)
+        roster = await _roster(tx, session.cohort_id)
+        tx.rely_on(roster)
+        expected = domain.attendees(session, await store.groups_in(tx, roster), roster)
+        taken = domain.take_attendance(session, expected, absences, now=clock.now())
+        known = await tx.load_many(Attendance, [attendance.id for attendance, _ in taken])
+        if session.attendance_taken:
+            if any(known[a.id].status is not a.status for a, _ in taken if a.id in known):
+                raise domain.AttendanceTaken
+        else:
+            tx.save(session.but(attendance_taken=True))
+        return [known.get(attendance.id) or tx.save(attendance, event) for attendance, event in taken]
+
+    known = await database.get(Session, session_id)
+    return await database.transaction(work, key=known.cohort_id if known else None)
+
+
+async def correct_attendance(
+    session_id: str, enrollment_id: str, status: AttendanceStatus, reason_code: str, database: Database
+) -> Attendance:
+    """A recorded attendance was wrong. Raises `AttendanceNotTaken`."""
+
+    async def work(tx: Transaction) -> Attendance:
+        attendance = await tx.load(Attendance, domain.attendance_id(session_id, enrollment_id))
+        if attendance is None:
+            raise domain.AttendanceNotTaken
+        if attendance.status is status:
+            return attendance
+        return tx.save(*domain.correct(attendance, status, reason_code=reason_code, now=clock.now()))
+
+    return await database.transaction(work)

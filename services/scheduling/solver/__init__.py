@@ -1,0 +1,1 @@
+"""Timetabling: one problem form, an independent checker, and a simple deterministic placement."""

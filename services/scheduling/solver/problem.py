@@ -1,0 +1,71 @@
+"""The one problem form: events with candidate starts, trainers and rooms, in groups and classes, bound by arcs.
+
+Time is a grid of slots: slot = day × slots_per_day + slot of the day. A cohort's slot is one JP; a lecture's is one
+period. Two worlds become it: cohorts of a training institution, and curriculum-based course timetabling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to be placed once: `duration` slots from one of `starts`, with one trainer and one room if it has any.
+
+    `hint` is the earliest start that spreads the work evenly; it is a wish, not a rule.
+    """
+
+    id: str
+    cls: str
+    duration: int
+    starts: tuple[int, ...]
+    trainers: tuple[str, ...] = ()
+    rooms: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    size: int = 0
+    hint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an event is: its first slot, who leads it, where it is held."""
+
+    start: int
+    trainer: str | None = None
+    room: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Parts of an event's placement that may not be changed; None is free."""
+
+    start: int | None = None
+    trainer: str | None = None
+    room: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is to be placed, and what may not be."""
+
+    days: int
+    slots_per_day: int
+    events: tuple[Event, ...]
+    seats: Mapping[str, int] = field(default_factory=dict)
+    trainer_busy: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    room_busy: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    group_busy: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    arcs: tuple[tuple[str, str], ...] = ()
+    """Pairs of classes: every event of the first ends before any of the second starts."""
+    group_day_caps: Mapping[int, int] = field(default_factory=dict)
+    """Day → most slots that a group may have on it."""
+    trainer_day_cap: int = 8
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    change_costs: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Event → cost of changing its time, trainer or room against the plan before."""
+
+
+Plan = Mapping[str, Placement]
+"""Event id → where it is."""
