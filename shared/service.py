@@ -44,8 +44,8 @@ class Context:
     settings: Any
     tokens: identity.Tokens
     stopping: asyncio.Event
-    pending: dict[str, int] = field(default_factory=dict)
-    """What is to be done now, by name of the work: 0 is nothing. The player of a scenario waits for it."""
+    pending: dict[str, Callable[[], Awaitable[int]]] = field(default_factory=dict)
+    """How to ask, by name of the work, how much is to be done now. The player of a scenario waits for all to be 0."""
 
 
 Loop = Callable[[Context], Coroutine[Any, Any, None]]
@@ -284,7 +284,7 @@ class Work:
         due_at = await Timers.next_due(self.database)
         outbox_row = await self.database.collection("outbox").find_one({}, {"_id": 1})
         left = {"outbox": int(outbox_row is not None), "timers_due": int(due_at is not None and due_at <= now)}
-        pending = dict(self.context.pending)
+        pending = {name: await ask() for name, ask in self.context.pending.items()}
         return {
             "quiet": self.intakes.started and not any(left.values()) and not any(pending.values()),
             "produced": dict(self.relay.produced),

@@ -1,0 +1,39 @@
+"""`python -m services.notification.app api|worker|all|prepare|redrive`"""
+
+from services.notification import api, feed, store
+from services.notification.consumers import consumer
+from services.notification.provision import provision
+from services.notification.sender import send_messages
+from shared.service import Service
+from shared.settings import Settings
+
+
+class NotificationSettings(Settings):
+    """What notification needs beyond the common settings."""
+
+    smtp_host: str = "127.0.0.1"
+    """The mail server that takes our mail."""
+    smtp_port: int = 25
+    """Its port."""
+    mail_from: str
+    """The address from which we write."""
+    enrollment_internal_url: str
+    """Where enrollment resolves contacts."""
+    credentials_dir: str = "var/credentials"
+    """Where `prepare --agency` leaves an agency's password."""
+
+
+service = Service(
+    name="notification",
+    description="Messages, the in-app inbox, and the agencies' feeds.",
+    routers=[api.router],
+    consumers=[consumer, feed.consumer],
+    indexes=store.INDEXES,
+    settings=NotificationSettings,
+    loops=[send_messages],
+    writes_prefix="training.agency.",
+    prepare_agency=provision,
+)
+
+if __name__ == "__main__":
+    service.main()

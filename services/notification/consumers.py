@@ -1,0 +1,148 @@
+"""What notification does when something happened: know who belongs where, note whom to tell. Nothing is sent here."""
+
+from __future__ import annotations
+
+from services.notification import domain
+from services.notification.domain import AgencyContact, CohortPeople, Delivery, Membership, Notice, SessionPeople
+from shared import clock
+from shared.contracts import REGISTRY, Event
+from shared.contracts.enrollment import AgencyRegistered, ParticipantEnrolled, ParticipantWithdrawn
+from shared.contracts.scheduling import (
+    LearningGroupChanged,
+    LearningGroupFormed,
+    SessionCancelled,
+    SessionRescheduled,
+    SessionScheduled,
+)
+from shared.inbox import Consumer
+from shared.mongo import Transaction
+
+consumer = Consumer("notification")
+
+OfCohort = (
+    ParticipantEnrolled
+    | ParticipantWithdrawn
+    | LearningGroupFormed
+    | LearningGroupChanged
+    | SessionScheduled
+    | SessionRescheduled
+    | SessionCancelled
+)
+
+
+def _people_of(event: OfCohort) -> tuple[type[CohortPeople], str]:
+    return CohortPeople, event.cohort_id
+
+
+async def _people(tx: Transaction, cohort_id: str) -> CohortPeople:
+    return await tx.load(CohortPeople, cohort_id) or CohortPeople(id=cohort_id)
+
+
+# --- who belongs where -------------------------------------------------------------------------------------------
+
+
+@consumer.on(AgencyRegistered)
+async def know_agency(event: AgencyRegistered, tx: Transaction) -> None:
+    """Know the agency's code, by which its topic is named."""
+    known = await tx.load(AgencyContact, event.agency_id) or AgencyContact(id=event.agency_id)
+    tx.save(known.but(code=event.code))
+
+
+@consumer.on(ParticipantEnrolled, reads=_people_of)
+async def welcome_participant(event: ParticipantEnrolled, tx: Transaction) -> None:
+    """Know the member, and tell participant and mentor."""
+    people = await _people(tx, event.cohort_id)
+    member = Membership(participant_id=event.participant_id, mentor_id=event.mentor_id, agency_id=event.agency_id)
+    people = tx.save(people.but(members={**people.members, event.enrollment_id: member}))
+    await _notice(event, tx)
+    await _look_again(people, tx)
+
+
+@consumer.on(ParticipantWithdrawn, reads=_people_of)
+async def see_participant_off(event: ParticipantWithdrawn, tx: Transaction) -> None:
+    """Confirm the withdrawal; the cohort's mail goes there no more."""
+    await _notice(event, tx)
+    people = await _people(tx, event.cohort_id)
+    if (member := people.members.get(event.enrollment_id)) is not None:
+        left = member.model_copy(update={"active": False})
+        tx.save(people.but(members={**people.members, event.enrollment_id: left}))
+
+
+@consumer.on(LearningGroupFormed, LearningGroupChanged, reads=_people_of)
+async def know_group(event: LearningGroupFormed | LearningGroupChanged, tx: Transaction) -> None:
+    """Know who meets in a group."""
+    people = await _people(tx, event.cohort_id)
+    people = tx.save(people.but(groups={**people.groups, event.group_id: event.enrollment_ids}))
+    await _look_again(people, tx)
+
+
+@consumer.on(SessionScheduled, SessionRescheduled, SessionCancelled, reads=_people_of)
+async def know_session(event: SessionScheduled | SessionRescheduled | SessionCancelled, tx: Transaction) -> None:
+    """Know who leads a session and for whom it is; a change is told."""
+    if not isinstance(event, SessionCancelled):
+        known = await tx.load(SessionPeople, event.session_id)
+        facts = {"trainer_ids": event.trainer_ids, "group_ids": event.group_ids}
+        tx.save(known.but(**facts) if known else SessionPeople(id=event.session_id, **facts))
+    await _notice(event, tx)
+
+
+# --- whom to tell ------------------------------------------------------------------------------------------------
+
+
+async def tell(event: Event, tx: Transaction) -> None:
+    """Note whom to tell of an event by its rule."""
+    await _notice(event, tx)
+
+
+_KNOWN_ALREADY = {event.type for event in OfCohort.__args__}
+for _type in domain.rules():
+    if _type not in _KNOWN_ALREADY:
+        consumer.on(REGISTRY[_type])(tell)
+
+
+async def _notice(event: Event, tx: Transaction) -> None:
+    """Make the deliveries of an event, or let it wait for the facts that say who its recipients are."""
+    if event.type not in domain.rules():
+        return
+    assert tx.cause is not None
+    if not await _deliver(tx.cause.id, event, tx):
+        await tx.load(Notice, tx.cause.id)
+        tx.save(Notice(id=tx.cause.id, event_type=event.type, value=event.model_dump_json()))
+        people = await _people(tx, str(getattr(event, "cohort_id", "")))
+        tx.save(people.but(waiting=[*people.waiting, tx.cause.id]))
+
+
+async def _deliver(notice_id: str, event: Event, tx: Transaction) -> bool:
+    rule = domain.rules()[event.type]
+    cohort_id, session_id = getattr(event, "cohort_id", None), getattr(event, "session_id", None)
+    people = await _people(tx, cohort_id) if cohort_id else CohortPeople(id=event.subject)
+    session = await tx.load(SessionPeople, session_id) if session_id else None
+    agency = await tx.load(AgencyContact, event.agency) if event.agency != "-" else None
+    try:
+        told = domain.recipients(event, rule.to, people, session, agency)
+    except domain.NotYetKnown:
+        return False
+    made = domain.deliveries(notice_id, event, told, rule, clock.now())
+    known = await tx.load_many(Delivery, [delivery.id for delivery in made])
+    origin = {"correlationid": tx.cause.correlationid, "causationid": tx.cause.id} if tx.cause else {}
+    for delivery in made:
+        if delivery.id not in known:
+            tx.save(delivery.but(**origin))
+    return True
+
+
+async def _look_again(people: CohortPeople, tx: Transaction) -> None:
+    """Facts arrived: deliver what waited for them."""
+    if not people.waiting:
+        return
+    notices = await tx.load_many(Notice, people.waiting)
+    left = []
+    for id in people.waiting:
+        if id not in notices:
+            continue
+        if await _deliver(id, domain.event_of(notices[id]), tx):
+            tx.delete(notices[id])
+        else:
+            left.append(id)
+    if left != people.waiting:
+        tx.save(people.but(waiting=left))
