@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -51,17 +51,26 @@ async def _known_record(enrollment_id: str, db: Db) -> tuple[Record, Cohort]:
 
 
 class ResultView(View):
-    """One attempt at a module. The mark is shown to the participant and the organiser only."""
+    """One attempt at a module. The mark is shown to the participant and the organiser only.
+
+    While there is no outcome, `waits_for` says what is still to come: the mark, or the closing of the module.
+    """
 
     id: Id
     enrollment_id: Id
     module_id: Id
     attempt: int
     outcome: Outcome | None
+    waits_for: Literal["mark", "closing"] | None
     score: Score | None
     absence_jp: int
     reason_codes: list[str]
     changed_after_lock: bool
+
+
+def _result(result: ModuleResult) -> ResultView:
+    waits_for = None if result.outcome else "mark" if result.score is None else "closing"
+    return ResultView.model_validate({**dict(result), "waits_for": waits_for})
 
 
 class Mark(Body):
@@ -83,7 +92,7 @@ class MarksBody(Body):
 async def mark_module(cohort_id: Id, module_id: Id, body: MarksBody, caller: Organiser, db: Db) -> list[ResultView]:
     """Record the marks of a module. All are taken or none."""
     scores = {mark.enrollment_id: mark.score for mark in body.marks}
-    return [ResultView.model_validate(r) for r in await commands.mark_module(cohort_id, module_id, scores, db)]
+    return [_result(r) for r in await commands.mark_module(cohort_id, module_id, scores, db)]
 
 
 class AttemptBody(Body):
@@ -101,7 +110,7 @@ async def mark_attempt(
     """Record the mark of a repeated attempt (remedial); it is capped by the rule set."""
     if not 1 < attempt < 100:
         raise domain.NoAttemptLeft
-    return ResultView.model_validate(await commands.mark_attempt(enrollment_id, module_id, attempt, body.score, db))
+    return _result(await commands.mark_attempt(enrollment_id, module_id, attempt, body.score, db))
 
 
 @router.get("/v1/enrollments/{enrollment_id}/results", responses=problems(NotFound), tags=["module results"])
@@ -116,7 +125,7 @@ async def results(enrollment_id: Id, caller: Anyone, db: Db) -> list[ResultView]
 
 def _results(found: Iterable[ModuleResult], caller: Caller, participant_id: str | None) -> list[ResultView]:
     with_marks = caller.has(Role.ORGANISER) or caller.is_person(participant_id)
-    views = [ResultView.model_validate(result) for result in found]
+    views = [_result(result) for result in found]
     return views if with_marks else [view.model_copy(update={"score": None}) for view in views]
 
 
@@ -195,7 +204,8 @@ async def project(project_id: Id, caller: Anyone, db: Db) -> ProjectView:
 async def consent(project_id: Id, caller: Annotated[Caller, allow(Role.MENTOR)], db: Db) -> ProjectView:
     """The participant's mentor agrees to the project."""
     _, record, _ = await _known_project(project_id, db)
-    be_one_of(caller, record.mentor_id)
+    if not caller.is_person(record.mentor_id):
+        raise NotFound
     return ProjectView.model_validate(await commands.consent(project_id, db))
 
 
@@ -218,7 +228,8 @@ async def hold_seminar(
 ) -> ProjectView:
     """Record the marks of a seminar: the examiner of the participant's learning group."""
     _, record, cohort = await _known_project(project_id, db)
-    be_one_of(caller, cohort.examiner_of(record.id))
+    if not caller.is_person(cohort.examiner_of(record.id)):
+        raise NotFound
     return ProjectView.model_validate(await commands.hold_seminar(project_id, stage, body.attempt, body.scores, db))
 
 
@@ -256,15 +267,21 @@ async def decide_graduation(cohort_id: Id, body: DecisionBody, caller: Organiser
 
 @router.get("/v1/cohorts/{cohort_id}/graduation", responses=problems(NotFound), tags=["graduation"])
 async def graduation(
-    cohort_id: Id, caller: Annotated[Caller, allow(Role.ORGANISER, Role.COORDINATOR)], db: Db
+    cohort_id: Id, caller: Annotated[Caller, allow(Role.ORGANISER, Role.COORDINATOR, Role.PARTICIPANT)], db: Db
 ) -> list[DecisionView]:
-    """The decisions; for a coordinator those of the own agency, without totals."""
+    """The decisions: one's own; for a coordinator those of the own agency, without totals; all for the organiser."""
     cohort = await _known_cohort(cohort_id, db)
-    found = [r for r in await store.records_in(db, cohort_id) if r.id in cohort.active]
-    if caller.has(Role.ORGANISER):
-        return [DecisionView.model_validate(record) for record in found]
-    own = [DecisionView.model_validate(record) for record in found if caller.of_agency(record.agency_id)]
-    return [view.model_copy(update={"total": None, "predicate": None}) for view in own]
+    views = []
+    for record in await store.records_in(db, cohort_id):
+        if record.id not in cohort.active:
+            continue
+        if caller.has(Role.ORGANISER) or caller.is_person(record.participant_id):
+            views.append(DecisionView.model_validate(record))
+        elif caller.of_agency(record.agency_id):
+            views.append(DecisionView.model_validate(record).model_copy(update={"total": None, "predicate": None}))
+    if not views and not caller.has(Role.ORGANISER):
+        raise NotFound
+    return views
 
 
 # --- certificates ------------------------------------------------------------------------------------------------

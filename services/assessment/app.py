@@ -1,8 +1,9 @@
 """`python -m services.assessment.app api|worker|all|prepare|redrive`"""
 
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 
 from services.assessment import api, store
+from services.assessment.commands import Seal
 from services.assessment.consumers import consumer, timers
 from shared.service import Service
 from shared.settings import Settings
@@ -15,6 +16,13 @@ class AssessmentSettings(Settings):
     """32 bytes, URL-safe base64: seals the names printed on certificates."""
     enrollment_internal_url: str
     """Where enrollment resolves contacts."""
+
+    @field_validator("certificate_key")
+    @classmethod
+    def _seals(cls, key: SecretStr) -> SecretStr:
+        if not Seal.fits(key.get_secret_value()):
+            raise ValueError("not 32 bytes in URL-safe base64")
+        return key
 
 
 service = Service(

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -170,7 +171,10 @@ async def consent(project_id: str, database: Database) -> ChangeProject:
 async def hold_seminar(
     project_id: str, stage: ProjectStage, attempt: int, scores: Mapping[str, Decimal], database: Database
 ) -> ChangeProject:
-    """Record an examiner's marks of a seminar. The same marks again change nothing."""
+    """Record an examiner's marks of a seminar. The same marks again change nothing.
+
+    Raises `ConsentMissing`, `SeminarNotDue`, `CriteriaMismatch`, `MarksLocked`.
+    """
 
     async def work(tx: Transaction) -> ChangeProject:
         project = await tx.require(ChangeProject, project_id)
@@ -178,10 +182,8 @@ async def hold_seminar(
         tx.rely_on(cohort)
         rules, _ = _rules(cohort)
         held = next((s for s in project.seminars if (s.stage, s.attempt) == (stage, attempt)), None)
-        if held is not None:
-            mean = domain.rounded(sum(scores.values(), Decimal(0)) / max(1, len(scores)))
-            if held.score == (mean if attempt == 1 else min(mean, rules.remedial_cap.value)):
-                return project
+        if held is not None and held.criteria == scores:
+            return project
         changed, events = domain.hold_seminar(project, stage, attempt, scores, rules, now=clock.now())
         return tx.save(changed, *events)
 
@@ -204,6 +206,8 @@ async def decide_graduation(cohort_id: str, decision_id: str, decided_on: date, 
             if (cohort.decision_id, cohort.decided_on) != (decision_id, decided_on):
                 raise domain.AlreadyDecided
             return list(records.values())
+        if len(records) < max(1, len(cohort.active)):
+            raise domain.MarksIncomplete(missing={})
         judgements = await _judge(tx, cohort, records)
         tx.save(cohort.but(decision_id=decision_id, decided_on=decided_on))
         return [
@@ -243,6 +247,14 @@ class Seal:
     def __init__(self, key: str) -> None:
         self._cipher = AESGCM(base64.urlsafe_b64decode(key))
 
+    @staticmethod
+    def fits(key: str) -> bool:
+        """Whether this is a key: 32 bytes in URL-safe base64."""
+        try:
+            return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
+        except ValueError:
+            return False
+
     def close(self, credential_id: str, name: str) -> str:
         nonce = secrets.token_bytes(12)
         sealed = self._cipher.encrypt(nonce, json.dumps({"name": name}).encode(), credential_id.encode())
@@ -257,17 +269,19 @@ class Seal:
 async def issue_certificates(cohort_id: str, names: Names, seal: Seal, database: Database) -> list[Credential]:
     """Issue every participant's numbered certificate, without gaps; asking again issues only what is missing.
 
-    Names are fetched first: while enrollment is away nothing is issued. Raises `NotDecided`, `HolderUnknown`.
+    Names are fetched first: while enrollment is away nothing is issued. Raises `NotDecided`, `HolderUnknown`,
+    `Unavailable`.
     """
     cohort = await database.get(Cohort, cohort_id)
     if cohort is None or not cohort.locked:
         raise domain.NotDecided
-    contacts = await names(member.participant_id for member in cohort.active.values())
-    if any(member.participant_id not in contacts for member in cohort.active.values()):
+    holders = await store.awaiting_certificate(database, cohort)
+    contacts = await names(holders.values()) if holders else {}
+    if any(participant_id not in contacts for participant_id in holders.values()):
         raise domain.HolderUnknown
     sealed = {
-        id: seal.close(domain.credential_id(id), contacts[member.participant_id].name)
-        for id, member in cohort.active.items()
+        id: seal.close(domain.credential_id(id), contacts[participant_id].name)
+        for id, participant_id in holders.items()
     }
 
     async def work(tx: Transaction) -> list[Credential]:
@@ -275,7 +289,7 @@ async def issue_certificates(cohort_id: str, names: Names, seal: Seal, database:
         tx.rely_on(cohort)
         rules, curriculum = _rules(cohort)
         programme = reference.programmes()[cohort.programme_id or ""]
-        today = clock.now().date()
+        today = clock.now().astimezone(ZoneInfo(cohort.zone)).date()
         counter_id = derive("assessment", "certificate-counter", programme.organiser_code, today.year)
         counter = await tx.load(CertificateCounter, counter_id) or CertificateCounter(id=counter_id)
         records = await tx.load_many(Record, cohort.active)
@@ -285,7 +299,7 @@ async def issue_certificates(cohort_id: str, names: Names, seal: Seal, database:
         issued = list(known.values())
         last = counter.last
         for record in sorted(records.values(), key=lambda r: cohort.members[r.id].roster_number):
-            if ids[record.id] in known:
+            if ids[record.id] in known or record.id not in sealed:
                 continue
             last += 1
             credential, event = domain.issue(

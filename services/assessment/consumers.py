@@ -42,9 +42,8 @@ async def _cohort(tx: Transaction, cohort_id: str) -> Cohort:
 
 
 async def _ledger(tx: Transaction, event: OfModule) -> ModuleLedger:
-    id = domain.ledger_id(event.cohort_id, event.module_id)
-    known = await tx.load(ModuleLedger, id)
-    return known or ModuleLedger(id=id, cohort_id=event.cohort_id, module_id=event.module_id)
+    known = await tx.load(ModuleLedger, domain.ledger_id(event.cohort_id, event.module_id))
+    return known or domain.new_ledger(event.cohort_id, event.module_id)
 
 
 async def _advance(tx: Transaction, cohort: Cohort, ledger: ModuleLedger, reason_code: str) -> None:
@@ -67,6 +66,7 @@ async def open_cohort(event: CohortOpened, tx: Transaction) -> None:
             curriculum_version=event.curriculum_version,
             number=event.number,
             year=event.year,
+            zone=event.zone,
             starts_on=event.starts_on,
             ends_on=event.ends_on,
         )
@@ -122,7 +122,9 @@ async def note_group(event: OfGroup, tx: Transaction) -> None:
     group = Group(enrollment_ids=event.enrollment_ids, coach_id=event.coach_id, examiner_id=event.examiner_id)
     cohort = tx.save(cohort.but(groups={**cohort.groups, event.group_id: group}))
     for ledger in await store.ledgers(tx, cohort):
-        if not ledger.closed:
+        if ledger.closed:
+            await settling.admit(tx, cohort, ledger)
+        else:
             await settling.advance(tx, cohort, ledger, reason_code="late-input")
 
 
@@ -152,7 +154,11 @@ async def note_plan(event: SchedulePublished, tx: Transaction) -> None:
     """Know how many sessions each module has, and by when it closes at the latest."""
     cohort = await _cohort(tx, event.cohort_id)
     cohort = tx.save(cohort.but(plans={plan.module_id: plan for plan in event.modules}))
-    for ledger in await store.ledgers(tx, cohort):
+    known = {ledger.module_id: ledger for ledger in await store.ledgers(tx, cohort)}
+    for plan in event.modules:
+        if plan.module_id not in known and not plan.sessions:
+            known[plan.module_id] = tx.save(domain.new_ledger(event.cohort_id, plan.module_id))
+    for ledger in known.values():
         await settling.advance(tx, cohort, ledger, reason_code="late-input")
 
 
@@ -180,7 +186,7 @@ async def note_attendance(event: AttendanceRecorded | AttendanceCorrected, tx: T
 
 @timers.on(CLOSING)
 async def close_module(timer: Timer, tx: Transaction) -> None:
-    """Attendance stayed incomplete: the module closes with what is recorded."""
+    """Its time is over: the module closes with what is recorded, complete or not."""
     cohort = await tx.require(Cohort, timer.ids["cohort_id"])
     ledger = await tx.require(ModuleLedger, timer.ids["ledger_id"])
     if ledger.closed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
 
@@ -123,6 +124,7 @@ class Cohort(State):
     curriculum_version: Code | None = None
     number: int = 0
     year: int = 0
+    zone: str = "Asia/Jakarta"
     starts_on: date | None = None
     ends_on: date | None = None
     members: dict[Id, Member] = {}
@@ -157,10 +159,20 @@ class Held(BaseModel):
     cancelled: bool = False
 
 
+class Change(BaseModel):
+    """What a participant's absence came to, and by what."""
+
+    model_config = ConfigDict(frozen=True)
+
+    absence_jp: int
+    reason_code: Code
+
+
 class ModuleLedger(State):
     """Sessions and attendance of one module in one cohort, and whether the module is closed.
 
-    `attendance`: enrollment → session → status. `taking_part`: who was to attend when it closed.
+    `attendance`: enrollment → session → status. `taking_part`: who was to attend when it closed, or joined since.
+    `undecided`: since it closed, what would have been decided of those of whom enrollment has not told yet.
     """
 
     collection: ClassVar[str] = "module_ledgers"
@@ -171,6 +183,7 @@ class ModuleLedger(State):
     attendance: dict[Id, dict[Id, AttendanceStatus]] = {}
     closed: bool = False
     taking_part: list[Id] = []
+    undecided: dict[Id, list[Change]] = {}
 
 
 class ModuleResult(State):
@@ -215,6 +228,7 @@ class Seminar(BaseModel):
 
     stage: ProjectStage
     attempt: int
+    criteria: dict[Code, Score] = {}
     score: Score
     outcome: Outcome
 
@@ -277,6 +291,10 @@ def ledger_id(cohort_id: str, module_id: str) -> str:
     return derive("assessment", "module-ledger", cohort_id, module_id)
 
 
+def new_ledger(cohort_id: str, module_id: str) -> ModuleLedger:
+    return ModuleLedger(id=ledger_id(cohort_id, module_id), cohort_id=cohort_id, module_id=module_id)
+
+
 def result_id(enrollment_id: str, module_id: str, attempt: int) -> str:
     return derive("assessment", "module-result", enrollment_id, module_id, attempt)
 
@@ -288,34 +306,58 @@ def credential_id(enrollment_id: str) -> str:
 # --- closing a module --------------------------------------------------------------------------------------------
 
 
-def expected(ledger: ModuleLedger, cohort: Cohort, session: Held) -> set[str]:
+def expected(cohort: Cohort, session: Held) -> set[str]:
     """Who is to attend a session: the present members of its groups."""
     return {id for g in session.group_ids if g in cohort.groups for id in cohort.groups[g].enrollment_ids}
 
 
 def complete(ledger: ModuleLedger, cohort: Cohort) -> bool:
-    """Whether every planned session is known and its attendance is recorded for everybody who is to attend."""
+    """Whether every planned session is known and its attendance is recorded for everybody who is to attend.
+
+    Rests on what scheduling announced and on nothing else, so that it comes true at the same fact whenever enrollment's
+    facts arrive.
+    """
     plan = cohort.plans.get(ledger.module_id)
     held = {id: s for id, s in ledger.sessions.items() if not s.cancelled}
     if plan is None or len(ledger.sessions) < plan.sessions or not held:
         return False
-    for id, session in held.items():
-        attending = expected(ledger, cohort, session)
-        if not attending or any(id not in ledger.attendance.get(who, {}) for who in attending):
-            return False
-    return True
+    return all(
+        id in ledger.attendance.get(enrollment_id, {})
+        for id, session in held.items()
+        for enrollment_id in expected(cohort, session)
+    ) and all(group_id in cohort.groups for session in held.values() for group_id in session.group_ids)
+
+
+def belonging(ledger: ModuleLedger, cohort: Cohort) -> set[str]:
+    """Who belongs to a module: the members of its sessions' groups, or everybody where it has no sessions."""
+    if not ledger.sessions:
+        return set(cohort.active)
+    return {id for s in ledger.sessions.values() if not s.cancelled for id in expected(cohort, s)}
 
 
 def close(ledger: ModuleLedger, cohort: Cohort) -> ModuleLedger:
     """The module is over: whoever belongs to it now gets a result."""
-    taking_part = {id for s in ledger.sessions.values() if not s.cancelled for id in expected(ledger, cohort, s)}
-    return ledger.but(closed=True, taking_part=sorted(taking_part))
+    return ledger.but(closed=True, taking_part=sorted(belonging(ledger, cohort)))
 
 
-def closes_at(ledger: ModuleLedger, rules: RuleSet) -> datetime | None:
-    """When a module closes although attendance is not complete."""
-    ends = [s.ends_at for s in ledger.sessions.values() if not s.cancelled]
-    return max(ends) + timedelta(days=rules.module_closing_days.value) if ends else None
+def last_session_ends_at(ledger: ModuleLedger) -> datetime | None:
+    """When the module's last session is over; None while no session of it is to be held."""
+    return max((s.ends_at for s in ledger.sessions.values() if not s.cancelled), default=None)
+
+
+def closes_at(ledger: ModuleLedger, cohort: Cohort, rules: RuleSet | None) -> datetime | None:
+    """When a module closes by time: complete, with its last session; else some days later, by the rule set.
+
+    A module without any session closes when its window is over. One whose sessions were all cancelled does not close.
+    """
+    if (over_at := last_session_ends_at(ledger)) is not None:
+        if complete(ledger, cohort):
+            return over_at
+        return over_at + timedelta(days=rules.module_closing_days.value) if rules else None
+    plan = cohort.plans.get(ledger.module_id)
+    if plan is None or plan.sessions or cohort.rule_set_version is None:
+        return None
+    return datetime.combine(plan.ends_on + timedelta(days=1), time(), ZoneInfo(cohort.zone))
 
 
 def absence_jp(ledger: ModuleLedger, cohort: Cohort, enrollment_id: str) -> int:
@@ -327,7 +369,7 @@ def absence_jp(ledger: ModuleLedger, cohort: Cohort, enrollment_id: str) -> int:
             continue
         status = recorded.get(id)
         if status is None:
-            missed += session.jp if enrollment_id in expected(ledger, cohort, session) else 0
+            missed += session.jp if enrollment_id in expected(cohort, session) else 0
         elif status is not AttendanceStatus.PRESENT:
             missed += session.jp
     return missed
@@ -451,7 +493,7 @@ def hold_seminar(
     if attempt > 1:
         score = min(score, rules.remedial_cap.value)
     outcome = Outcome.PASSED if rules.passes(score) else Outcome.NOT_PASSED
-    seminar = Seminar(stage=stage, attempt=attempt, score=score, outcome=outcome)
+    seminar = Seminar(stage=stage, attempt=attempt, criteria=dict(scores), score=score, outcome=outcome)
     facts = {**_project(project), "stage": stage, "attempt": attempt}
     without_participant = {name: value for name, value in facts.items() if name != "participant_id"}
     events: list[Event] = [
@@ -465,22 +507,22 @@ def hold_seminar(
 
 
 class Judgement(BaseModel):
-    """Whether one participant graduates, and why not."""
+    """Whether one participant graduates, and why not. No total, and no predicate, while an aspect has no mark."""
 
     enrollment_id: Id
     graduated: bool
     reason_codes: list[str]
-    total: Decimal
-    predicate: str
+    total: Decimal | None
+    predicate: str | None
     absence_jp: int
 
 
 def last_attempts(results: Iterable[ModuleResult]) -> dict[str, ModuleResult]:
-    """Per module the newest attempt that has an outcome or a mark."""
-    newest: dict[str, ModuleResult] = {}
-    for result in sorted(results, key=lambda r: r.attempt):
-        newest[result.module_id] = result
-    return newest
+    """Per module the attempt that counts: one that was passed, else the newest."""
+    counting: dict[str, ModuleResult] = {}
+    for result in sorted(results, key=lambda r: (r.outcome is Outcome.PASSED, r.attempt)):
+        counting[result.module_id] = result
+    return counting
 
 
 def missing(
@@ -519,7 +561,7 @@ def graduate(
     if absences > rules.absence_limit_jp.value:
         reasons.append("absence-limit")
     components = {curriculum.module_id(m.code): m.component for m in curriculum.modules}
-    total = Decimal(0)
+    total: Decimal | None = Decimal(0)
     for component in rules.components:
         if component.code.startswith("project-") and project is not None:
             seminar = project.last(ProjectStage(component.code.removeprefix("project-")))
@@ -531,9 +573,9 @@ def graduate(
         score = rounded(sum(marks, Decimal(0)) / len(marks)) if marks else None
         if score is None or not rules.passes(score):
             reasons.append(f"aspect.{component.code}")
-        total += (score or Decimal(0)) * component.weight.value / 100
-    total = rounded(total)
-    predicate = next(band.label.value for band in rules.bands if total > band.above)
+        total = None if total is None or score is None else total + score * component.weight.value / 100
+    total = None if total is None else rounded(total)
+    predicate = next((band.label.value for band in rules.bands if total is not None and total > band.above), None)
     return Judgement(
         enrollment_id=enrollment_id,
         graduated=not reasons,

@@ -36,10 +36,16 @@ async def ledgers_in(database: Database, cohort_id: str) -> list[ModuleLedger]:
     return await database.query(ModuleLedger, {"cohort_id": cohort_id})
 
 
+async def awaiting_certificate(database: Database, cohort: Cohort) -> dict[str, str]:
+    """The participants who were decided upon and have no certificate yet: enrollment → person."""
+    records = await database.get_many(Record, cohort.active)
+    return {r.id: r.participant_id for r in records.values() if r.graduated is not None and r.credential_id is None}
+
+
 async def ledgers(tx: Transaction, cohort: Cohort) -> list[ModuleLedger]:
-    """The ledgers of a cohort's modules, by their derived ids."""
-    if cohort.curriculum_version is None:
-        return []
-    curriculum = reference.curriculum(cohort.curriculum_version)
-    ids = [domain.ledger_id(cohort.id, module_id) for module_id in curriculum.by_id()]
+    """The ledgers of a cohort's modules, by their derived ids: the curriculum's, and the timetable's meanwhile."""
+    modules = dict.fromkeys(cohort.plans)
+    if cohort.curriculum_version is not None:
+        modules |= dict.fromkeys(reference.curriculum(cohort.curriculum_version).by_id())
+    ids = [domain.ledger_id(cohort.id, module_id) for module_id in modules]
     return list((await tx.load_many(ModuleLedger, ids)).values())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,19 +90,21 @@ def cohort(**changes: Any) -> Cohort:
 
 
 def ledger(
-    sessions: int = 2, *, attended: dict[str, list[AttendanceStatus | None]] | None = None, jp: int = 3
+    sessions: int = 2, *, attended: Mapping[str, Sequence[AttendanceStatus | None]] | None = None, jp: int = 3
 ) -> ModuleLedger:
     """A module with sessions on consecutive days; `attended` by enrollment and session, None where unrecorded."""
     module_id = CURRICULUM.module_id(UNSCORED.code)
-    held = {
-        uid(n, 8): Held(ends_at=NOW + timedelta(days=n), jp=jp, group_ids=[GROUP]) for n in range(1, sessions + 1)
-    }
+    held = {uid(n, 8): Held(ends_at=NOW + timedelta(days=n), jp=jp, group_ids=[GROUP]) for n in range(1, sessions + 1)}
     recorded = {
         who: {uid(n, 8): status for n, status in enumerate(row, start=1) if status is not None}
         for who, row in (attended or {}).items()
     }
     return ModuleLedger(
-        id=domain.ledger_id(COHORT, module_id), cohort_id=COHORT, module_id=module_id, sessions=held, attendance=recorded
+        id=domain.ledger_id(COHORT, module_id),
+        cohort_id=COHORT,
+        module_id=module_id,
+        sessions=held,
+        attendance=recorded,
     )
 
 
@@ -212,7 +216,7 @@ def test_whatever_changes_completion_is_announced_at_most_once(changes: list[Dec
         if says is None:
             says = Outcome.PASSED if isinstance(told[-1], ModuleCompleted) else Outcome.NOT_PASSED
         assert says is kept.outcome
-        assert all(a.outcome is not b.outcome for a, b in zip(told[1:], told[2:], strict=False))
+        assert all(a.outcome is not b.outcome for a, b in pairwise(told[1:]))
 
 
 def test_the_last_failed_attempt_leaves_none() -> None:
@@ -413,9 +417,7 @@ def finished(plan: str = "80", final: str = "80") -> ChangeProject:
     return done
 
 
-def judged(
-    results: dict[str, ModuleResult], made: ChangeProject | None, absences: int = 0
-) -> domain.Judgement:
+def judged(results: dict[str, ModuleResult], made: ChangeProject | None, absences: int = 0) -> domain.Judgement:
     return domain.graduate(ANI, results, made, absences, CURRICULUM, RULES)
 
 
@@ -480,8 +482,10 @@ def test_the_total_is_the_weighted_sum_of_the_aspects(scores: list[Decimal]) -> 
         for (id, kept), module in zip(all_results().items(), CURRICULUM.modules, strict=True)
         if module.component
     }
-    plan, final = (domain.Seminar(stage=s, attempt=1, score=m, outcome=Outcome.PASSED)
-                   for s, m in zip(ProjectStage, scores[3:], strict=True))
+    plan, final = (
+        domain.Seminar(stage=s, attempt=1, score=m, outcome=Outcome.PASSED)
+        for s, m in zip(ProjectStage, scores[3:], strict=True)
+    )
     decision = judged(all_results() | results, project(seminars=[plan, final]))
     exact = (scores[0] * 10 + scores[1] * 20 + scores[3] * 20 + scores[4] * 30 + scores[2] * 20) / 100
     assert decision.total is not None
