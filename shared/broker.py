@@ -97,7 +97,7 @@ def _prepare(kafka: Kafka, topics: Sequence[Topic], rights: Sequence[AclBinding]
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
-    for created in admin.create_acls(list(rights), request_timeout=15).values() if rights else ():
+    for created in admin.create_acls(list(dict.fromkeys(rights)), request_timeout=15).values() if rights else ():
         created.result(timeout=20)
     there = admin.list_topics(timeout=15).topics
     return [

@@ -1,0 +1,171 @@
+"""Moves a stack's virtual clock from step to step, and waits at each until nothing is on its way any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+QUIET_SECONDS = 10.0
+SERVICES = ("enrollment", "scheduling", "assessment", "notification")
+
+
+class NotQuiet(Exception):
+    """Something stayed on its way; the message names who."""
+
+
+class Unexpected(Exception):
+    """A service answered otherwise than the play expects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that people do at an instant. Steps of one instant go out together."""
+
+    at: datetime
+    words: str
+    act: Callable[[], Awaitable[Any]]
+
+
+@dataclass
+class Gateway:
+    """Calls through the gateway, each with the token of whoever makes it."""
+
+    url: str
+    issuer: str
+    client: tuple[str, str]
+    http: httpx.AsyncClient
+    _tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(24))
+    calls: int = 0
+
+    async def token(self, role: str, person_id: str | None, agency_ids: Iterable[str] = ()) -> str:
+        key = (role, person_id or "", *agency_ids)
+        if key not in self._tokens:
+            asked = {
+                "grant_type": "client_credentials",
+                "client_id": self.client[0],
+                "client_secret": self.client[1],
+                "audience": " ".join(SERVICES),
+                "roles": role,
+                "agency_ids": " ".join(agency_ids),
+            }
+            if person_id:
+                asked["person_id"] = person_id
+            answer = await self.http.post(self.issuer + "/token", data=asked)
+            answer.raise_for_status()
+            self._tokens[key] = answer.json()["access_token"]
+        return self._tokens[key]
+
+    async def call(
+        self,
+        caller: tuple[str, str | None, tuple[str, ...]],
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        expect: tuple[int, ...] = (200, 201),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """One call by (role, person, agencies). Raises `Unexpected` with the problem's code."""
+        bearer = {"Authorization": f"Bearer {await self.token(*caller)}"} if caller[0] else {}
+        async with self._at_once:
+            self.calls += 1
+            answer = await self.http.request(method, self.url + path, json=body, headers={**bearer, **(headers or {})})
+        if answer.status_code not in expect:
+            raise Unexpected(f"{method} {path}: {answer.status_code} {answer.text[:400]}")
+        return answer.json()
+
+
+def unsettled(passes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Who still has something on its way, by what the workers tell; empty when all is settled.
+
+    Every offset that the broker acknowledged to a relay must be done in every group that reads the topic.
+    """
+    waiting = []
+    produced: dict[str, int] = {}
+    for told in passes.values():
+        for partition, offset in told["produced"].items():
+            produced[partition] = max(produced.get(partition, 0), offset)
+    for service, told in passes.items():
+        if not told["quiet"]:
+            left = {name: told[name] for name in ("outbox", "timers_due", "pending") if told.get(name)}
+            waiting.append(f"{service}: {left or 'not consuming yet'}")
+        for group, topics in told["consumes"].items():
+            done = told["committed"].get(group, {})
+            for partition, offset in produced.items():
+                if partition.rpartition("-")[0] in topics and done.get(partition, 0) < offset:
+                    waiting.append(f"{group}: {partition} at {done.get(partition, 0)} of {offset}")
+    return waiting
+
+
+class Player:
+    """Plays steps on a stack."""
+
+    def __init__(self, clock: Path, internal: Mapping[str, str], http: httpx.AsyncClient) -> None:
+        self._clock = clock
+        self._internal = dict(internal)
+        self._http = http
+        self.stops: list[float] = []
+        self.now: datetime | None = None
+
+    def set_clock(self, instant: datetime) -> None:
+        """Move domain time forward; written beside and renamed, so that nobody reads half of it."""
+        if self.now is not None and instant <= self.now:
+            return
+        draft = self._clock.with_name("clock.draft")
+        draft.write_text(instant.isoformat() + "\n")
+        draft.replace(self._clock)
+        self.now = instant
+
+    async def _ask(self) -> dict[str, dict[str, Any]]:
+        async def one(service: str, url: str) -> tuple[str, dict[str, Any]]:
+            answer = await self._http.get(url + "/internal/v1/quiet")
+            answer.raise_for_status()
+            return service, answer.json()
+
+        return dict(await asyncio.gather(*(one(s, url) for s, url in self._internal.items())))
+
+    async def quiet(self) -> datetime | None:
+        """Wait until two equal passes tell that nothing is on its way. Returns the earliest timer to come."""
+        began = time.monotonic()
+        before: dict[str, dict[str, Any]] | None = None
+        while True:
+            told = await self._ask()
+            waiting = unsettled(told)
+            if not waiting and told == before:
+                self.stops.append(time.monotonic() - began)
+                instants = [t["next_timer_at"] for t in told.values() if t["next_timer_at"]]
+                return min((datetime.fromisoformat(text) for text in instants), default=None)
+            if time.monotonic() - began > QUIET_SECONDS:
+                raise NotQuiet("; ".join(waiting) or "the workers tell something new each time")
+            before = None if waiting else told
+            if waiting:
+                await asyncio.sleep(0.005)
+
+    async def play(self, steps: Iterable[Step], told: Callable[[datetime, list[str]], None]) -> None:
+        """Play the steps in the order of their instants, and every timer that falls due in between."""
+        queue = sorted(steps, key=lambda step: step.at)
+        while queue:
+            timer_at = await self.quiet()
+            instant = queue[0].at
+            if timer_at is not None and timer_at < instant and (self.now is None or timer_at > self.now):
+                self.set_clock(timer_at)
+                continue
+            now = [step for step in queue if step.at == instant]
+            queue = queue[len(now) :]
+            self.set_clock(instant)
+            told(instant, [step.words for step in now])
+            await asyncio.gather(*(step.act() for step in now))
+        await self.quiet()
+
+    @property
+    def median_stop(self) -> float:
+        return median(self.stops) if self.stops else 0.0

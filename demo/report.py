@@ -1,0 +1,173 @@
+"""The report of a play: one page that needs nothing else, in the reader's own light or dark."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import date, datetime, timedelta
+from html import escape
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from demo.story import Story
+from demo.summary import Summary
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --paper: #fbfbf9; --line: #d9dde3;
+  --distance: #2f6db3; --classical: #c2571a; --workplace: #7a8f3c; --enrollment: #2f6db3; --scheduling: #c2571a;
+  --assessment: #7a4fa3; --notification: #3c8f7c; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #9aa5b1; --paper: #14181e; --line: #323a45;
+  --distance: #6ea8e6; --classical: #eb8a4f; --workplace: #a9c25c; --enrollment: #6ea8e6; --scheduling: #eb8a4f;
+  --assessment: #b48be0; --notification: #63c2ab; } }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
+p { margin: .3rem 0 .8rem; color: var(--soft); } figure { margin: 0; overflow-x: auto; }
+svg { display: block; width: 100%; min-width: 44rem; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .4rem .6rem .4rem 0; vertical-align: top;
+  border-bottom: 1px solid var(--line); } th { font-weight: 600; width: 17rem; }
+ul.key { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; margin: .5rem 0; font-size: .9rem; }
+ul.key span { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .4rem; }
+ol.line { list-style: none; margin: 0; padding: 0; border-left: 2px solid var(--line); }
+ol.line li { padding: .15rem 0 .15rem 1rem; } ol.line time { color: var(--soft); display: inline-block; min-width: 9.5rem; }
+"""
+_SERVICES = ("enrollment", "scheduling", "assessment", "notification")
+
+
+def write(story: Story, summary: Summary, path: Path) -> None:
+    """Write the page."""
+    zone = ZoneInfo(story.scenario.cohort.zone.value)
+    cohort = story.scenario.cohort
+    title = escape(story.scenario.title.value)
+    body = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
+<h1>{title}</h1>
+<p>Seventeen weeks from {cohort.starts_on.value:%d %B %Y}, played through four services that know each other only by
+their events. People and agencies are generated; nobody here is real.</p>
+<h2>The 17 weeks</h2>
+<p>Each square is a day. A filled one has sessions: the fuller, the more training hours (JP). Rows are weekdays.</p>
+<figure>{_weeks(summary, cohort.starts_on.value, cohort.ends_on.value, zone)}</figure>
+{_key((("distance", "distance session"), ("classical", "classical session"), ("workplace", "workplace stage")))}
+<h2>Events per day</h2>
+<p>How many facts each service announced, from registration to certificates, by domain time.</p>
+<figure>{_events(summary, zone)}</figure>
+{_key(tuple((name, name) for name in _SERVICES))}
+<h2>One participant's way</h2>
+<p>Every fact about one graduate, in the order of time; attendance is counted per week.</p>
+{_timeline(summary, zone)}
+<h2>What was read back</h2>
+<p>Every line comes from the services, the topics and the mailbox after the play.</p>
+<table>{"".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in summary.lines)}</table>
+</body></html>"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(body)
+
+
+def _key(entries: tuple[tuple[str, str], ...]) -> str:
+    items = "".join(f'<li><span style="background:var(--{name})"></span>{label}</li>' for name, label in entries)
+    return f'<ul class="key">{items}</ul>'
+
+
+def _weeks(summary: Summary, first: date, last: date, zone: ZoneInfo) -> str:
+    hours: dict[date, Counter[str]] = defaultdict(Counter)
+    groups = sorted({g for s in summary.sessions for g in s["group_ids"]})
+    for session in summary.sessions:
+        if groups and groups[0] in session["group_ids"] and not session["cancelled"]:
+            hours[datetime.fromisoformat(session["starts_at"]).astimezone(zone).date()][session["mode"]] += session[
+                "jp"
+            ]
+    taught = sorted(hours)
+    distance_end = max((d for d in taught if hours[d]["distance"]), default=first)
+    classical_start = min((d for d in taught if hours[d]["classical"]), default=last)
+    monday = first - timedelta(days=first.weekday())
+    weeks = ((last - monday).days // 7) + 1
+    step, left, top = 40, 40, 22
+    parts = []
+    for week in range(weeks):
+        start = monday + timedelta(weeks=week)
+        parts.append(f'<text x="{left + week * step + 2}" y="14">{start:%d %b}</text>')
+        for weekday in range(7):
+            day = start + timedelta(days=weekday)
+            if not first <= day <= last:
+                continue
+            x, y = left + week * step, top + weekday * 24
+            mode = next(iter(hours[day]), None) if day in hours else None
+            jp = sum(hours[day].values()) if day in hours else 0
+            label = f"{day:%A %d %B}: {jp} JP {mode}" if mode else f"{day:%A %d %B}"
+            fill, opacity = "none", 1.0
+            if mode:
+                fill, opacity = f"var(--{mode})", 0.45 + 0.55 * min(jp, 8) / 8
+            elif distance_end < day < classical_start:
+                fill, opacity, label = "var(--workplace)", 0.22, label + ": workplace stage"
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="35" height="20" rx="3" fill="{fill}" fill-opacity="{opacity:.2f}" '
+                f'stroke="var(--line)"><title>{label}</title></rect>'
+            )
+            if jp:
+                parts.append(f'<text x="{x + 13}" y="{y + 14}" style="fill:var(--paper);font-weight:600">{jp}</text>')
+    names = "".join(f'<text x="4" y="{top + n * 24 + 14}">{name}</text>' for n, name in enumerate(_DAYS))
+    width, height = left + weeks * step, top + 7 * 24
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="training hours per day">{names}{"".join(parts)}</svg>'
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def _events(summary: Summary, zone: ZoneInfo) -> str:
+    per_day: dict[date, Counter[str]] = defaultdict(Counter)
+    for event in summary.events:
+        service = event.source.removeprefix("/training/").removesuffix("-restricted")
+        per_day[event.time.astimezone(zone).date()][service] += 1
+    first, last = min(per_day), max(per_day)
+    days = (last - first).days + 1
+    tallest = max(sum(counts.values()) for counts in per_day.values())
+    width, height, base = 760, 190, 165
+    bar = (width - 50) / days
+    parts = [f'<line x1="40" y1="{base}" x2="{width}" y2="{base}" stroke="var(--line)"/>']
+    for fraction in (0.5, 1.0):
+        y = base - 145 * fraction
+        parts.append(
+            f'<line x1="40" y1="{y:.0f}" x2="{width}" y2="{y:.0f}" stroke="var(--line)" stroke-dasharray="2 4"/>'
+        )
+        parts.append(f'<text x="4" y="{y + 4:.0f}">{tallest * fraction:.0f}</text>')
+    for day, counts in sorted(per_day.items()):
+        x, y = 42 + (day - first).days * bar, float(base)
+        for service in _SERVICES:
+            tall = 145 * counts[service] / tallest
+            y -= tall
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(bar - 1, 1.2):.1f}" height="{tall:.1f}" fill="var(--{service})">'
+                f"<title>{day:%d %B}: {service} {counts[service]}</title></rect>"
+            )
+    month = first.replace(day=1)
+    while month <= last:
+        if month >= first:
+            parts.append(f'<text x="{42 + (month - first).days * bar:.0f}" y="{height - 8}">{month:%B}</text>')
+        month = (month + timedelta(days=32)).replace(day=1)
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="events per day and service">{"".join(parts)}</svg>'
+    )
+
+
+def _timeline(summary: Summary, zone: ZoneInfo) -> str:
+    weeks: Counter[date] = Counter()
+    rows: list[tuple[datetime, str]] = []
+    for when, type, _ in summary.facts:
+        local = when.astimezone(zone)
+        if type.endswith("attendance-recorded.v1"):
+            weeks[local.date() - timedelta(days=local.weekday())] += 1
+        else:
+            rows.append((local, _words(type)))
+    for monday, count in weeks.items():
+        friday = datetime.combine(monday + timedelta(days=4), datetime.max.time(), zone)
+        rows.append((friday, f"attendance recorded in {count} sessions of the week"))
+    counted = Counter((when.strftime("%d %b %Y"), what) for when, what in rows)
+    shown = dict.fromkeys((when.strftime("%d %b %Y"), what) for when, what in sorted(rows))
+    items = "".join(
+        f"<li><time>{day}</time> {escape(what)}{f' × {counted[day, what]}' if counted[day, what] > 1 else ''}</li>"
+        for day, what in shown
+    )
+    return f'<ol class="line">{items}</ol>'
+
+
+def _words(type: str) -> str:
+    return type.split(".")[-2].replace("-", " ")

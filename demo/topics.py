@@ -1,0 +1,97 @@
+"""What lies on the topics: all of it, or as an agency sees its own while the play goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from shared.cloudevents import Envelope, Record
+from shared.cloudevents import read as read_envelope
+from shared.kafka import Kafka
+from shared.worker import record_of
+
+
+def kafka(endpoints: dict[str, Any], credential: tuple[str, str]) -> Kafka:
+    return Kafka(endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *credential)
+
+
+async def everything(reader: Kafka) -> dict[str, list[Record]]:
+    """Every record of every training topic, by topic, in the order of partitions and offsets."""
+    admin = AIOKafkaAdminClient(**reader.aiokafka())
+    await admin.start()
+    try:
+        names = sorted(name for name in await admin.list_topics() if name.startswith("training."))
+        described = await admin.describe_topics(names)
+    finally:
+        await admin.close()
+    partitions = [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
+    consumer = AIOKafkaConsumer(**reader.aiokafka(), enable_auto_commit=False)
+    await consumer.start()
+    found: dict[TopicPartition, list[Record]] = {partition: [] for partition in partitions}
+    try:
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        left = {partition for partition, end in ends.items() if end > 0}
+        while left:
+            for partition, raw in (await consumer.getmany(timeout_ms=1000)).items():
+                found[partition] += [record_of(record) for record in raw]
+            left = {p for p in left if not found[p] or found[p][-1].offset + 1 < ends[p]}
+    finally:
+        await consumer.stop()
+    result: dict[str, list[Record]] = {name: [] for name in names}
+    for partition in sorted(partitions):
+        result[partition.topic] += found[partition]
+    return result
+
+
+class Listener:
+    """An agency that listens on its own topic with its own user and group."""
+
+    def __init__(self, code: str, reader: Kafka) -> None:
+        self.code = code
+        self.topic = f"training.agency.{code}"
+        self.heard: list[Envelope] = []
+        self.faults: list[str] = []
+        self._reader = reader
+        self._last: dict[tuple[str, str], int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        consumer = AIOKafkaConsumer(
+            self.topic,
+            **self._reader.aiokafka(),
+            group_id=f"agency.{self.code}.demo",
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+        await consumer.start()
+        try:
+            async for raw in consumer:
+                self.hear(read_envelope(record_of(raw)))
+        finally:
+            await consumer.stop()
+
+    def hear(self, envelope: Envelope) -> None:
+        """Note it, and whether it is the next of its subject: nothing may be missing and nothing may come twice."""
+        subject = (envelope.source, envelope.subject)
+        if envelope.sequence != self._last.get(subject, 0) + 1:
+            self.faults.append(f"{envelope.type} {envelope.sequence} after {self._last.get(subject, 0)}")
+        self._last[subject] = envelope.sequence
+        self.heard.append(envelope)
+
+
+def events_of(records: Sequence[Record]) -> list[Envelope]:
+    return [read_envelope(record) for record in records]
