@@ -114,6 +114,9 @@ class Player:
         self._internal = dict(internal)
         self._http = http
         self.stops: list[float] = []
+        """Seconds that each wait for quiet took, what was on its way included."""
+        self.idle: list[float] = []
+        """Seconds of the last two passes alone: what a stop costs when nothing is on its way."""
         self.now: datetime | None = None
 
     def set_clock(self, instant: datetime) -> None:
@@ -137,15 +140,20 @@ class Player:
         """Wait until two equal passes tell that nothing is on its way. Returns the earliest timer to come."""
         began = time.monotonic()
         before: dict[str, dict[str, Any]] | None = None
+        settled = began
         while True:
+            asked = time.monotonic()
             told = await self._ask()
             waiting = unsettled(told)
             if not waiting and told == before:
                 self.stops.append(time.monotonic() - began)
+                self.idle.append(time.monotonic() - settled)
                 instants = [t["next_timer_at"] for t in told.values() if t["next_timer_at"]]
                 return min((datetime.fromisoformat(text) for text in instants), default=None)
             if time.monotonic() - began > QUIET_SECONDS:
                 raise NotQuiet("; ".join(waiting) or "the workers tell something new each time")
+            if not waiting and before is None:
+                settled = asked
             before = None if waiting else told
             if waiting:
                 await asyncio.sleep(0.005)
@@ -166,6 +174,11 @@ class Player:
             await asyncio.gather(*(step.act() for step in now))
         await self.quiet()
 
-    @property
-    def median_stop(self) -> float:
-        return median(self.stops) if self.stops else 0.0
+    def told_stops(self) -> str:
+        """How many stops, and what one costs, in words."""
+        if not self.stops:
+            return "no stops"
+        own, whole = median(self.idle) * 1000, median(self.stops) * 1000
+        return (
+            f"{len(self.stops)} stops: {own:.0f} ms to see that nothing is left, {whole:.0f} ms with what was (medians)"
+        )

@@ -22,13 +22,16 @@ body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; backgroun
   font: 16px/1.55 system-ui, sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
 p { margin: .3rem 0 .8rem; color: var(--soft); } figure { margin: 0; overflow-x: auto; }
-svg { display: block; width: 100%; min-width: 44rem; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .4rem .6rem .4rem 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); } th { font-weight: 600; width: 17rem; }
-ul.key { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; margin: .5rem 0; font-size: .9rem; }
+svg { display: block; width: 100%; min-width: 44rem; height: auto; }
+svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .4rem .6rem .4rem 0; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; width: 17rem; }
+ul.key { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; margin: .5rem 0; }
 ul.key span { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .4rem; }
 ol.line { list-style: none; margin: 0; padding: 0; border-left: 2px solid var(--line); }
-ol.line li { padding: .15rem 0 .15rem 1rem; } ol.line time { color: var(--soft); display: inline-block; min-width: 9.5rem; }
+ol.line li { padding: .15rem 0 .15rem 1rem; }
+ol.line time { color: var(--soft); display: inline-block; min-width: 9.5rem; }
 """
 _SERVICES = ("enrollment", "scheduling", "assessment", "notification")
 
@@ -38,6 +41,9 @@ def write(story: Story, summary: Summary, path: Path) -> None:
     zone = ZoneInfo(story.scenario.cohort.zone.value)
     cohort = story.scenario.cohort
     title = escape(story.scenario.title.value)
+    rows = "".join(
+        f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in summary.lines
+    )
     body = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
 <h1>{title}</h1>
@@ -56,7 +62,7 @@ their events. People and agencies are generated; nobody here is real.</p>
 {_timeline(summary, zone)}
 <h2>What was read back</h2>
 <p>Every line comes from the services, the topics and the mailbox after the play.</p>
-<table>{"".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in summary.lines)}</table>
+<table>{rows}</table>
 </body></html>"""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(body)
@@ -106,7 +112,11 @@ def _weeks(summary: Summary, first: date, last: date, zone: ZoneInfo) -> str:
                 parts.append(f'<text x="{x + 13}" y="{y + 14}" style="fill:var(--paper);font-weight:600">{jp}</text>')
     names = "".join(f'<text x="4" y="{top + n * 24 + 14}">{name}</text>' for n, name in enumerate(_DAYS))
     width, height = left + weeks * step, top + 7 * 24
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="training hours per day">{names}{"".join(parts)}</svg>'
+    return _svg(width, height, "training hours per day", names + "".join(parts))
+
+
+def _svg(width: int, height: int, label: str, inner: str) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inner}</svg>'
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -135,7 +145,8 @@ def _events(summary: Summary, zone: ZoneInfo) -> str:
             tall = 145 * counts[service] / tallest
             y -= tall
             parts.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(bar - 1, 1.2):.1f}" height="{tall:.1f}" fill="var(--{service})">'
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(bar - 1, 1.2):.1f}" height="{tall:.1f}" '
+                f'fill="var(--{service})">'
                 f"<title>{day:%d %B}: {service} {counts[service]}</title></rect>"
             )
     month = first.replace(day=1)

@@ -56,7 +56,8 @@ async def read_back(
     groups = [composition[name] for name in ("ministries", "non_ministry", "local_governments")]
     summary.say(
         "composition",
-        f"{composition['participants']} participants = {groups[0]} Kementerian + {groups[1]} LPNK and LTN + {groups[2]} Pemda",
+        f"{composition['participants']} participants"
+        f" = {groups[0]} Kementerian + {groups[1]} LPNK and LTN + {groups[2]} Pemda",
         composition["participants"] == wanted == sum(groups) and groups[0] == given.get("ministry", 0),
     )
 
@@ -69,7 +70,7 @@ async def read_back(
     mails = (await http.get(endpoints["mail"]["http"] + "/messages")).json()
     message_ids = {mail["headers"].get("Message-ID") for mail in mails}
     emails = by_channel["email", "sent"]
-    summary.say("messages by channel", told, set(status for _, status in by_channel) == {"sent"})
+    summary.say("messages by channel", told, {status for _, status in by_channel} == {"sent"})
     summary.say("mailbox", f"{len(mails)} e-mails arrived", len(mails) == len(message_ids) == emails)
 
     topics = await everything(admin)
@@ -106,8 +107,9 @@ async def _timetable(summary: Summary, story: Story) -> None:
     summary.say("sessions", ", ".join(f"{mode} {n}" for mode, n in sorted(modes.items())))
     summary.say(
         "training hours",
-        f"{hours['distance']} JP distance + {asynchronous} JP self-study + {hours['classical']} JP classical = {on_campus} JP"
-        f" (curriculum {curriculum.jp_on_campus.value}) + {curriculum.jp_workplace.value} JP declared for the workplace",
+        f"{hours['distance']} JP distance + {asynchronous} JP self-study + {hours['classical']} JP classical"
+        f" = {on_campus} JP (curriculum {curriculum.jp_on_campus.value})"
+        f" + {curriculum.jp_workplace.value} JP declared for the workplace",
         on_campus == curriculum.jp_on_campus.value,
     )
     moved = [session for session in sessions if session["ical_sequence"]]

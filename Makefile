@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test check up down setup lock generate clean
+
+demo: setup        ## play one cohort from nomination to graduation on the embedded stack
+	$(BIN)/python -m demo play scenarios/pkp-2022-iii.yaml
+
+test: setup        ## every test; starts the servers that it needs
+	$(BIN)/python -m pytest -q
+
+check: setup       ## style, types, boundaries between services, generated files, locked requirements
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy shared services stack demo tests
+	$(BIN)/lint-imports
+	$(BIN)/python -m shared.catalogue --check
+	$(PYTHON) requirements/lock.py --check
+
+up: setup          ## start the embedded stack
+	$(BIN)/python -m stack up
+
+down:              ## stop it
+	$(BIN)/python -m stack down
+
+setup: $(READY)    ## the virtual environment, made again when the locked requirements change
+
+$(READY): requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or later is needed: install it")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+generate: setup    ## contracts/ and the generated documents, from the code
+	$(BIN)/python -m shared.catalogue
+
+lock: setup        ## resolve the requirements anew
+	$(BIN)/python requirements/lock.py
+
+clean: down
+	rm -rf var
