@@ -355,3 +355,17 @@ async def test_the_last_attendance_and_the_closing_timer_never_close_a_module_tw
         events = [type(e) for envelope, e in await announced(database) if envelope.subject == kept.id]
         assert events in ([ModuleCompleted], [ModuleNotPassed, ModuleResultRevised]), n
         await database.collection("outbox").delete_many({})
+
+
+async def test_the_last_attendance_and_the_seat_that_it_is_for_never_miss_each_other(database: Database) -> None:
+    """Two workers at the same instant: one closes the module, the other learns who the participant is."""
+    for n in range(1, 101):
+        story = Story(n=n, people=[1], groups={1: [1]})
+        await deliver(consumer, database, story.opened(), *story.timetable([PLAIN]), at=AFTER)
+        await asyncio.gather(
+            deliver(consumer, database, story.attended(PLAIN, 1), at=AFTER),
+            deliver(consumer, database, story.enrolled(1), at=AFTER),
+        )
+        kept = await result(database, story, 1, PLAIN)
+        assert kept is not None and kept.outcome is Outcome.PASSED, n
+        assert (await ledger(database, story, PLAIN)).undecided == {}
