@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from services.assessment import commands, domain, store
 from services.assessment.domain import ChangeProject, Cohort, Credential, ModuleResult, Record, SealedCertificate
@@ -82,6 +82,13 @@ class MarksBody(Body):
     """The marks of first attempts at a module."""
 
     marks: list[Mark] = Field(min_length=1, max_length=1000)
+
+    @field_validator("marks")
+    @classmethod
+    def _once_each(cls, marks: list[Mark]) -> list[Mark]:
+        if len({mark.enrollment_id for mark in marks}) < len(marks):
+            raise ValueError("a participant is marked twice")
+        return marks
 
 
 @router.put(

@@ -435,7 +435,7 @@ def settle(
 
 def mark(result: ModuleResult, score: Decimal, rules: RuleSet, *, now: datetime) -> tuple[ModuleResult, list[Event]]:
     """Record a mark; a repeated attempt is capped. The mark itself travels on the restricted topic only."""
-    given = min(score, rules.remedial_cap.value) if result.attempt > 1 else score
+    given = rounded(min(score, rules.remedial_cap.value) if result.attempt > 1 else score)
     if result.score == given:
         return result, []
     event = ModuleScored(
