@@ -229,9 +229,10 @@ class Story:
         def confirming(agency: Agency) -> Callable[[], Awaitable[None]]:
             return lambda: self._confirm(agency, self.cast.participants[agency.code])
 
+        # One after the other: who confirms first gets the lower roster number, in every play the same.
         return [
-            Step(self._before(21), f"the participant of {agency.code} confirms", confirming(agency))
-            for agency in self.cast.agencies
+            Step(self._before(21) + timedelta(minutes=n), "participants confirm their seats", confirming(agency))
+            for n, agency in enumerate(self.cast.agencies)
         ]
 
     async def _confirm(self, agency: Agency, participant: Person) -> None:

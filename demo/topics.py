@@ -29,13 +29,14 @@ async def everything(reader: Kafka) -> dict[str, list[Record]]:
     finally:
         await admin.close()
     partitions = [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
-    consumer = AIOKafkaConsumer(**reader.aiokafka(), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**reader.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     found: dict[TopicPartition, list[Record]] = {partition: [] for partition in partitions}
     try:
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
+        for partition, offset in (await consumer.beginning_offsets(partitions)).items():
+            consumer.seek(partition, offset)
         left = {partition for partition, end in ends.items() if end > 0}
         while left:
             for partition, raw in (await consumer.getmany(timeout_ms=1000)).items():

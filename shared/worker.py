@@ -145,13 +145,16 @@ def _positions(records: Sequence[Record]) -> list[Position]:
 
 async def read_partition(kafka: Kafka, position: Position) -> list[Record]:
     """The records of one partition from its first to just before the position, outside any group."""
-    consumer = AIOKafkaConsumer(**kafka.aiokafka(), enable_auto_commit=False, isolation_level="read_committed")
+    # "earliest", and an explicit seek: a reset to the latest, begun by `assign`, may overtake `seek_to_beginning`,
+    # and the partition would look empty.
+    arguments = kafka.aiokafka() | {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    consumer = AIOKafkaConsumer(**arguments, isolation_level="read_committed")
     await consumer.start()
     try:
         partition = TopicPartition(position.topic, position.partition)
         consumer.assign([partition])
         end = min(position.offset, (await consumer.end_offsets([partition]))[partition])
-        await consumer.seek_to_beginning(partition)
+        consumer.seek(partition, (await consumer.beginning_offsets([partition]))[partition])
         records: list[Record] = []
         while await consumer.position(partition) < end:
             for raw in (await consumer.getmany(partition, timeout_ms=500)).get(partition, []):

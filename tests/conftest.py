@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.kafka import Kafka
 from shared.mongo import Database, Driver
 
 
@@ -23,6 +24,18 @@ def mongo_uri() -> Iterator[str]:
 
     with tempfile.TemporaryDirectory(prefix="training-mongo-") as folder, servers.mongo(Path(folder)) as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A real broker, as its administrator. `TEST_KAFKA_BOOTSTRAP` names one that is there (without authentication)."""
+    if bootstrap := os.environ.get("TEST_KAFKA_BOOTSTRAP"):
+        yield Kafka(bootstrap)
+        return
+    from tests import servers
+
+    with tempfile.TemporaryDirectory(prefix="training-kafka-") as folder, servers.kafka(Path(folder)) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared.kafka import Kafka
+from stack import Stack
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -64,3 +67,36 @@ def mongo(folder: Path) -> Iterator[str]:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@contextmanager
+def kafka(folder: Path) -> Iterator[Kafka]:
+    """Apache Kafka in a container, or the embedded stack's broker with users and rights; yields its administrator."""
+    if container_engine():
+        from testcontainers.core.container import DockerContainer
+
+        port = free_port()
+        listeners = "PLAINTEXT://0.0.0.0:9092,CONTROLLER://0.0.0.0:9093"
+        box = DockerContainer("apache/kafka:4.3.1").with_bind_ports(9092, port)
+        for name, value in {
+            "KAFKA_NODE_ID": "1",
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_LISTENERS": listeners,
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        }.items():
+            box = box.with_env(name, value)
+        with box:
+            yield Kafka(f"127.0.0.1:{port}")
+        return
+    stack = Stack(folder)
+    stack.up(("kafka",))
+    try:
+        yield Kafka(stack.endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *stack.credentials("kafka-admin"))
+    finally:
+        stack.down()

@@ -1,0 +1,240 @@
+"""The five fates of a record: handled, duplicate, ignored, parked, or not yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+
+from shared.cloudevents import Record
+from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
+from shared.domain import State
+from shared.errors import Rejected, Unavailable
+from shared.inbox import INDEXES, Consumer, dead_letters
+from shared.mongo import Database, Transaction
+from tests.shared.sample import COHORT, confirmed, enrolled
+from tests.support import deliver, record, records, uid
+
+
+class Roster(State):
+    collection: ClassVar[str] = "rosters"
+
+    seated: list[int] = []
+
+
+class Unwelcome(Rejected):
+    """This one may not be seated."""
+
+
+class World:
+    """A consumer that seats participants, and those with whom it has trouble."""
+
+    def __init__(self) -> None:
+        self.consumer = Consumer("scheduling")
+        self.refused: set[int] = set()
+        self.broken: set[int] = set()
+        self.runs = 0
+
+        @self.consumer.on(ParticipantEnrolled, reads=lambda event: (Roster, event.cohort_id))
+        async def seat(event: ParticipantEnrolled, tx: Transaction) -> None:
+            self.runs += 1
+            if event.roster_number in self.refused:
+                raise Unwelcome
+            if event.roster_number in self.broken:
+                raise ZeroDivisionError
+            roster = await tx.load(Roster, event.cohort_id) or Roster(id=event.cohort_id)
+            tx.save(roster.but(seated=[*roster.seated, event.roster_number]))
+
+
+@pytest.fixture
+async def world(database: Database) -> World:
+    await database.ensure(INDEXES)
+    return World()
+
+
+async def seated(database: Database) -> list[int]:
+    roster = await database.get(Roster, COHORT)
+    return roster.seated if roster else []
+
+
+async def letters(database: Database) -> list[Record]:
+    """The dead letters, as they lie in the outbox or would lie on their topic."""
+    found = []
+    for document in await database.collection("outbox").find({}).sort([("_id", 1)]).to_list(None):
+        for row in document["rows"]:
+            headers = tuple((name, value) for name, value in row["headers"])
+            found.append(Record(document["topic"], 0, len(found), row["key"], row["value"], headers, 0))
+    return found
+
+
+def headers_of(letter: Record) -> dict[str, str]:
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in letter.headers}
+
+
+async def test_an_event_is_handled_once_however_often_it_comes(world: World, database: Database) -> None:
+    given = records(database, *(enrolled(n) for n in range(1, 51)))
+    first = await world.consumer.receive(given, database)
+    again = await world.consumer.receive([*given, *given[:5]], database)
+    assert (first.handled, again.duplicate, again.handled) == (50, 55, 0)
+    assert await seated(database) == list(range(1, 51))
+
+
+async def test_a_duplicate_inside_one_poll_is_handled_once(world: World, database: Database) -> None:
+    given = records(database, enrolled(1))
+    fates = await world.consumer.receive([*given, *given], database)
+    assert (fates.handled, fates.duplicate) == (1, 1)
+
+
+async def test_a_type_that_nobody_handles_is_ignored_and_leaves_no_trace(world: World, database: Database) -> None:
+    fates = await deliver(world.consumer, database, confirmed(1))
+    assert fates.ignored == 1
+    assert await database.collection("inbox").find({}).to_list(None) == []
+
+
+async def test_a_refusal_parks_the_record_at_once_with_its_code(world: World, database: Database) -> None:
+    world.refused = {25}
+    fates = await deliver(world.consumer, database, *(enrolled(n) for n in range(1, 51)))
+    assert (fates.handled, fates.parked) == (49, 1)
+    assert 25 not in await seated(database)
+    (letter,) = await letters(database)
+    told = headers_of(letter)
+    assert letter.topic == dead_letters("training.enrollment", "scheduling") == "training.enrollment.scheduling.dlq"
+    assert (told["dl_reason"], told["dl_attempt"]) == ("unwelcome", "1")
+    assert letter.value == enrolled(25).model_dump_json().encode() and letter.key == COHORT.encode()
+
+
+async def test_a_bug_is_tried_five_times_and_then_parked_by_its_class(world: World, database: Database) -> None:
+    world.broken = {3}
+    fates = await deliver(world.consumer, database, enrolled(3))
+    assert fates.parked == 1 and world.runs == 1 + 5 - 1
+    (letter,) = await letters(database)
+    assert headers_of(letter)["dl_reason"] == "ZeroDivisionError"
+
+
+async def test_followers_of_a_parked_subject_wait_behind_it(world: World, database: Database) -> None:
+    world.refused = {1}
+    await deliver(world.consumer, database, enrolled(1), enrolled(1), enrolled(2))
+    assert await seated(database) == [2]
+    assert [p.reason for p in await world.consumer.parked(database)] == ["unwelcome", "behind"]
+
+
+async def test_redrive_goes_in_sequence_and_lifts_the_block(world: World, database: Database) -> None:
+    world.refused = {1}
+    await deliver(world.consumer, database, enrolled(1), enrolled(1), enrolled(2))
+    still = await world.consumer.redrive(await letters(database), database)
+    assert (still.handled, still.parked) == (0, 1)
+    assert [p.attempt for p in await world.consumer.parked(database)] == [2, 1]
+    world.refused = set()
+    done = await world.consumer.redrive(await letters(database), database)
+    assert done.handled == 2
+    assert await seated(database) == [2, 1, 1]
+    assert await world.consumer.parked(database) == []
+    assert await database.collection("blocks").find({}).to_list(None) == []
+    assert (await deliver(world.consumer, database, enrolled(1))).handled == 1
+
+
+async def test_an_older_letter_of_the_same_record_is_skipped(world: World, database: Database) -> None:
+    world.refused = {1}
+    await deliver(world.consumer, database, enrolled(1))
+    old = await letters(database)
+    await world.consumer.redrive(old, database)
+    world.refused = set()
+    assert (await world.consumer.redrive(old, database)).handled == 0
+    assert (await world.consumer.redrive(await letters(database), database)).handled == 1
+
+
+async def test_an_operator_may_give_a_record_up(world: World, database: Database) -> None:
+    world.refused = {1}
+    await deliver(world.consumer, database, enrolled(1))
+    (parked,) = await world.consumer.parked(database)
+    assert await world.consumer.drop(parked.key, "test-data", database)
+    assert not await world.consumer.drop(parked.key, "test-data", database)
+    assert await database.collection("blocks").find({}).to_list(None) == []
+    world.refused = set()
+    assert (await deliver(world.consumer, database, enrolled(1))).handled == 1
+
+
+def without(name: str) -> Callable[[Record], Record]:
+    def changed(given: Record) -> Record:
+        headers = tuple(header for header in given.headers if header[0] != name)
+        return Record(given.topic, given.partition, given.offset, given.key, given.value, headers, given.timestamp)
+
+    return changed
+
+
+def with_header(name: str, value: bytes | None) -> Callable[[Record], Record]:
+    def changed(given: Record) -> Record:
+        headers = (*(h for h in given.headers if h[0] != name), (name, value))
+        return Record(given.topic, given.partition, given.offset, given.key, given.value, headers, given.timestamp)
+
+    return changed
+
+
+def with_value(value: bytes | None) -> Callable[[Record], Record]:
+    return lambda r: Record(r.topic, r.partition, r.offset, r.key, value, r.headers, r.timestamp)
+
+
+MALFORMED = {
+    "no-id": without("ce_id"),
+    "no-type": without("ce_type"),
+    "null-header": with_header("ce_time", None),
+    "not-utf8": with_header("ce_subject", b"\xff\xfe"),
+    "empty-sequence": with_header("ce_sequence", b""),
+    "wrong-sequence": with_header("ce_sequence", b"12"),
+    "unicode-sequence": with_header("ce_sequence", "١٢٣٤٥٦٧٨٩٠".encode()),
+    "specversion": with_header("ce_specversion", b"0.3"),
+    "time": with_header("ce_time", b"yesterday"),
+    "other-key": lambda r: Record(r.topic, 0, r.offset, b"other", r.value, r.headers, 0),
+    "binary-key": lambda r: Record(r.topic, 0, r.offset, b"\xff", r.value, r.headers, 0),
+    "no-value": with_value(None),
+    "not-json": with_value(b"{"),
+    "wrong-fields": with_value(b"{}"),
+    "list": with_value(b"[]"),
+    "nested": with_value(b"[" * 5000),
+    "other-subject": with_header("ce_subject", uid(99).encode()),
+}
+
+
+@pytest.mark.parametrize("spoil", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_record_is_parked_once_and_stops_nobody(
+    spoil: Callable[[Record], Record], world: World, database: Database
+) -> None:
+    good = records(database, *(enrolled(n) for n in range(1, 4)))
+    bad = spoil(record(enrolled(9), 1))
+    fates = await world.consumer.receive([good[0], bad, *good[1:]], database)
+    assert (fates.handled, fates.parked) == (3, 1)
+    assert (await world.consumer.receive([bad], database)).duplicate == 1
+    (letter,) = await letters(database)
+    kept = tuple(header for header in letter.headers if not header[0].startswith("dl_"))
+    assert (letter.key, letter.value, kept) == (bad.key, bad.value, bad.headers)
+    reason = headers_of(letter)["dl_reason"]
+    assert "yesterday" not in reason and "{" not in reason
+
+
+async def test_a_record_handled_later_reaches_a_handler_added_later(world: World, database: Database) -> None:
+    """Once-ignored records reach a new handler when the group is put at the beginning; handled ones are duplicates."""
+    given = records(database, enrolled(1), confirmed(1))
+    await world.consumer.receive(given, database)
+    seen = []
+
+    @world.consumer.on(CohortConfirmed)
+    async def note(event: CohortConfirmed, tx: Transaction) -> None:
+        seen.append(event.size)
+
+    fates = await world.consumer.receive(given, database)
+    assert (fates.duplicate, fates.handled, seen) == (1, 1, [1])
+
+
+async def test_nothing_is_parked_while_the_database_is_away(world: World) -> None:
+    away = Database("mongodb://127.0.0.1:1/?directConnection=true", "x", service="x")
+    with pytest.raises(Unavailable):
+        await deliver(world.consumer, away, enrolled(1))
+    await away.close()
+
+
+async def test_one_fact_of_two_services_under_one_id_is_two_facts(world: World, database: Database) -> None:
+    """The inbox key holds the source: same subject, same sequence, both handled."""
+    first = record(enrolled(1), 1)
+    other = with_header("ce_source", b"/training/elsewhere")(first)
+    assert (await world.consumer.receive([first, other], database)).handled == 2

@@ -1,0 +1,270 @@
+"""From the outbox over a real broker into another service's inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from shared import broker
+from shared.broker import Topic
+from shared.cloudevents import Record, read
+from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
+from shared.domain import State
+from shared.inbox import INDEXES, Consumer, Position
+from shared.kafka import Kafka
+from shared.mongo import Database, Driver, Transaction
+from shared.outbox import Relay
+from shared.service import Service, Work
+from shared.worker import read_partition, read_topic
+from tests.shared.sample import COHORT, confirmed, enroll, open_cohort
+from tests.support import record, settings_for, uid, until
+
+_names = itertools.count()
+
+
+class Seats(State):
+    collection: ClassVar[str] = "seats"
+
+    taken: list[int] = []
+
+
+@pytest.fixture
+async def topic(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A topic of this test's own, on which the sample events are published."""
+    name = f"training.t{os.getpid()}-{next(_names)}"
+    await broker.prepare(kafka, [Topic(name, 3), Topic(f"{name}.{name}.dlq", 1)], [], 1)
+    monkeypatch.setattr(ParticipantEnrolled, "topic", name)
+    monkeypatch.setattr(CohortConfirmed, "topic", name)
+    return name
+
+
+@pytest.fixture
+async def relay(database: Database, kafka: Kafka) -> AsyncIterator[Relay]:
+    relay = Relay(database, kafka, lease_seconds=0.6)
+    running = asyncio.create_task(relay.run())
+    yield relay
+    relay.stop()
+    await asyncio.wait_for(running, 10)
+
+
+async def outbox(database: Database) -> list[Any]:
+    return list(await database.collection("outbox").find({}).to_list(None))
+
+
+async def published(kafka: Kafka, topic: str, count: int) -> list[Record]:
+    async def there() -> list[Record] | None:
+        records = await read_topic(kafka, topic)
+        return records if len(records) >= count else None
+
+    found: list[Record] = await until(there)
+    return found
+
+
+async def test_what_was_committed_is_published_in_order_and_leaves_the_outbox(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    await open_cohort(database)
+    for number in range(1, 31):
+        await enroll(database, number)
+    records = await published(kafka, topic, 30)
+    assert [read(r).subject for r in records] == [uid(n, 0xE) for n in range(1, 31)]
+    assert {r.key for r in records} == {COHORT.encode()}
+    assert await until(lambda: _empty(database))
+    assert sum(relay.produced.values()) == 30
+
+
+async def _empty(database: Database) -> bool:
+    return not await outbox(database)
+
+
+async def test_a_topic_that_does_not_exist_holds_back_only_itself(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    missing = f"{topic}.missing"
+    await open_cohort(database)
+
+    async def astray(tx: Transaction) -> None:
+        tx.forward(record(confirmed(1), 1), missing)
+
+    await database.transaction(astray)
+    await enroll(database, 1)
+    await published(kafka, topic, 1)
+    assert await until(lambda: missing in relay.held)
+    (left,) = await outbox(database)
+    assert left["topic"] == missing
+    assert await until(lambda: relay.oldest_seconds > 0)
+    await broker.prepare(kafka, [Topic(missing, 1)], [], 1)
+    assert await until(lambda: _empty(database))
+
+
+async def test_only_one_of_two_relays_publishes_and_the_other_takes_over(
+    database: Database, kafka: Kafka, topic: str
+) -> None:
+    relays = [Relay(database, kafka, lease_seconds=0.6) for _ in range(2)]
+    running = [asyncio.create_task(relay.run()) for relay in relays]
+    await open_cohort(database)
+    for number in range(1, 6):
+        await enroll(database, number)
+    await published(kafka, topic, 5)
+    leader = max(range(2), key=lambda n: sum(relays[n].produced.values()))
+    assert sum(relays[1 - leader].produced.values()) == 0
+    relays[leader].stop()
+    await asyncio.wait_for(running[leader], 10)
+    await enroll(database, 6)
+    await published(kafka, topic, 6)
+    relays[1 - leader].stop()
+    await asyncio.wait_for(running[1 - leader], 10)
+
+
+def seats_service(group: str) -> tuple[Service, Consumer]:
+    consumer = Consumer(group)
+
+    @consumer.on(ParticipantEnrolled, reads=lambda event: (Seats, event.cohort_id))
+    async def seat(event: ParticipantEnrolled, tx: Transaction) -> None:
+        seats = await tx.load(Seats, event.cohort_id) or Seats(id=event.cohort_id)
+        tx.save(seats.but(taken=[*seats.taken, event.roster_number]))
+
+    return Service("scheduling", routers=[], consumers=[consumer], indexes=INDEXES), consumer
+
+
+def started(service: Service, database: Database, kafka: Kafka) -> Work:
+    settings = settings_for(
+        kafka_bootstrap=kafka.bootstrap,
+        kafka_security_protocol=kafka.protocol,
+        kafka_username=kafka.username,
+        kafka_password=kafka.password,
+        lease_seconds=0.6,
+        instance=f"test-{next(_names)}",
+    )
+    work = Work(service, database, settings, asyncio.Event())
+    work.start()
+    return work
+
+
+async def stopped(work: Work) -> None:
+    work._stopping.set()
+    await work.stop()
+
+
+async def test_a_fact_of_one_service_reaches_the_other_once_and_the_worker_becomes_quiet(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, mongo_uri: str, driver: Driver
+) -> None:
+    other = Database(mongo_uri, f"other-{os.getpid()}-{next(_names)}", service="scheduling", driver=driver)
+    service, consumer = seats_service(topic)
+    work = started(service, other, kafka)
+    try:
+        await open_cohort(database)
+        for number in range(1, 21):
+            await enroll(database, number)
+
+        async def all_seated() -> bool:
+            seats = await other.get(Seats, COHORT)
+            return seats is not None and seats.taken == list(range(1, 21))
+
+        assert await until(all_seated)
+
+        async def settled() -> bool:
+            told = await work.quiet()
+            done = told["committed"][consumer.group]
+            return bool(told["quiet"]) and all(done.get(p, 0) >= o for p, o in relay.produced.items())
+
+        assert await until(settled)
+        assert work.state()["consuming"]
+    finally:
+        await stopped(work)
+        await other.drop()
+        await other.close()
+
+
+async def test_a_poisoned_record_is_parked_on_the_broker_and_the_partition_goes_on(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, mongo_uri: str, driver: Driver
+) -> None:
+    other = Database(mongo_uri, f"other-{os.getpid()}-{next(_names)}", service="scheduling", driver=driver)
+    await other.ensure(INDEXES)
+    service, _ = seats_service(topic)
+    work = started(service, other, kafka)
+    try:
+        await open_cohort(database)
+        await enroll(database, 1)
+
+        async def spoil(tx: Transaction) -> None:
+            bad = record(confirmed(1), 1)
+            tx.forward(Record(bad.topic, 0, 0, bad.key, b"{", (("ce_id", None), ("x", b"\xff")), 0), topic)
+
+        await database.transaction(spoil)
+        await enroll(database, 2)
+
+        async def seated() -> bool:
+            seats = await other.get(Seats, COHORT)
+            return seats is not None and seats.taken == [1, 2]
+
+        assert await until(seated)
+        (letter,) = await published(kafka, f"{topic}.{topic}.dlq", 1)
+        assert letter.value == b"{" and ("ce_id", None) in letter.headers
+        assert dict(letter.headers)["dl_reason"] == b"unreadable:null-ce_id"
+    finally:
+        await stopped(work)
+        await other.drop()
+        await other.close()
+
+
+async def test_a_partition_is_read_again_up_to_a_position(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    await open_cohort(database)
+    for number in range(1, 11):
+        await enroll(database, number)
+    records = await published(kafka, topic, 10)
+    position = Position(topic, records[0].partition, records[6].offset)
+    for _ in range(10):  # once in a while a reader that is reset to the end saw nothing
+        assert await read_partition(kafka, position) == records[:6]
+
+
+async def test_preparing_twice_and_at_once_changes_nothing_and_a_drift_is_told(kafka: Kafka) -> None:
+    name = f"training.p{os.getpid()}-{next(_names)}"
+    await asyncio.gather(*(broker.prepare(kafka, [Topic(name, 2)], [], 1) for _ in range(3)))
+    assert await broker.prepare(kafka, [Topic(name, 2)], [], 1) == []
+    (drift,) = await broker.prepare(kafka, [Topic(name, 4)], [], 1)
+    assert drift == f"{name}: 2 partitions, declared 4"
+
+
+async def test_a_worker_waits_for_topics_that_are_not_there_yet(
+    database: Database, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"training.w{os.getpid()}-{next(_names)}"
+    monkeypatch.setattr(ParticipantEnrolled, "topic", name)
+    service, _ = seats_service(name)
+    work = started(service, database, kafka)
+    try:
+        await asyncio.sleep(0.3)  # it has looked at least once
+        assert not work.intakes.started
+        await broker.prepare(kafka, [Topic(name, 2)], [], 1)
+        assert await until(lambda: work.intakes.started)
+    finally:
+        await stopped(work)
+
+
+def subscribers() -> Sequence[Any]:
+    from services.assessment.app import service as assessment
+    from services.enrollment.app import service as enrollment
+    from services.notification.app import service as notification
+    from services.scheduling.app import service as scheduling
+
+    return [assessment, enrollment, notification, scheduling]
+
+
+@pytest.mark.parametrize("service", subscribers(), ids=lambda s: s.name)
+async def test_no_subscriber_has_the_default_acknowledgement(service: Service, database: Database) -> None:
+    from faststream import AckPolicy
+
+    from shared.worker import Intakes
+
+    intakes = Intakes(service.consumers, database, Kafka("127.0.0.1:1"), "test")
+    for intake in intakes.groups:
+        assert intake.subscriber.ack_policy is AckPolicy.NACK_ON_ERROR
+    assert len(intakes.groups) == len(service.consumers)

@@ -1,0 +1,236 @@
+"""The unit of work: state and events together or not at all, gapless sequences, no write skew."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID, uuid5
+
+import pytest
+
+from shared.contracts import NAMESPACE
+from shared.domain import expect_revision
+from shared.errors import Contended, NotFound, PreconditionFailed, Stale, Unavailable
+from shared.mongo import Database, Transaction, _Positions
+from tests.shared.sample import COHORT, Cohort, Enrollment, Full, confirmed, enroll, enrolled, open_cohort
+from tests.support import announced, uid
+
+
+async def test_a_state_and_its_events_are_written_together(database: Database) -> None:
+    await open_cohort(database)
+    await enroll(database, 1)
+    ((envelope, event),) = await announced(database)
+    assert event == enrolled(1)
+    assert (envelope.subject, envelope.sequence, envelope.partitionkey) == (uid(1, 0xE), 1, COHORT)
+    assert envelope.agencyid == uid(1, 0xD)
+
+
+async def test_nothing_is_written_when_the_work_refuses(database: Database) -> None:
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> None:
+        cohort = await tx.require(Cohort, COHORT)
+        tx.save(cohort.but(taken=1), confirmed(1))
+        raise Full
+
+    with pytest.raises(Full):
+        await database.transaction(work)
+    assert await announced(database) == []
+    kept = await database.get(Cohort, COHORT)
+    assert kept is not None and kept.taken == 0
+
+
+async def test_sequences_count_per_subject_without_gaps_and_ids_follow_from_them(database: Database) -> None:
+    await open_cohort(database)
+
+    async def confirm(tx: Transaction) -> None:
+        cohort = await tx.require(Cohort, COHORT)
+        cohort = tx.save(cohort, confirmed(1), confirmed(2))
+        tx.save(cohort, confirmed(3))
+
+    await asyncio.gather(*(database.transaction(confirm) for _ in range(5)))
+    told = await announced(database)
+    assert [envelope.sequence for envelope, _ in told] == list(range(1, 16))
+    for envelope, _ in told:
+        name = f"{envelope.source}|{envelope.type}|{envelope.subject}|{envelope.sequence}"
+        assert UUID(envelope.id) == uuid5(NAMESPACE, name)
+
+
+async def test_an_event_belongs_to_the_state_it_is_saved_with(database: Database) -> None:
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> None:
+        tx.save(await tx.require(Cohort, COHORT), enrolled(1))
+
+    with pytest.raises(RuntimeError, match="subject"):
+        await database.transaction(work)
+
+
+async def test_one_subject_keeps_one_key_and_agency_for_life(database: Database) -> None:
+    await open_cohort(database)
+    await enroll(database, 1)
+
+    async def work(tx: Transaction) -> None:
+        tx.save(await tx.require(Enrollment, uid(1, 0xE)), enrolled(1, agency=2))
+
+    with pytest.raises(RuntimeError, match="for life"):
+        await database.transaction(work)
+
+
+async def test_a_second_save_from_an_older_object_is_stale(database: Database) -> None:
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> None:
+        cohort = await tx.require(Cohort, COHORT)
+        tx.save(cohort.but(taken=1))
+        tx.save(cohort.but(taken=2))
+
+    with pytest.raises(Stale):
+        await database.transaction(work)
+
+
+async def test_a_blind_insert_is_a_bug(database: Database) -> None:
+    async def work(tx: Transaction) -> None:
+        tx.save(Cohort(id=COHORT))
+
+    with pytest.raises(RuntimeError, match="loaded"):
+        await database.transaction(work)
+
+
+async def test_who_creates_the_same_thing_at_the_same_time_sees_the_other(database: Database) -> None:
+    created = []
+
+    async def create() -> None:
+        async def work(tx: Transaction) -> bool:
+            if await tx.load(Cohort, COHORT):
+                return False
+            tx.save(Cohort(id=COHORT), confirmed(1))
+            return True
+
+        created.append(await database.transaction(work))
+
+    await asyncio.gather(*(create() for _ in range(10)))
+    assert sorted(created) == [False] * 9 + [True]
+    assert len(await announced(database)) == 1
+
+
+async def test_a_hundred_want_forty_seats_and_exactly_forty_get_one(database: Database) -> None:
+    await open_cohort(database)
+    outcomes = await asyncio.gather(*(enroll(database, n) for n in range(1, 101)), return_exceptions=True)
+    assert sum(isinstance(outcome, Enrollment) for outcome in outcomes) == 40
+    assert sum(isinstance(outcome, Full) for outcome in outcomes) == 60
+    kept = await database.get(Cohort, COHORT)
+    assert kept is not None and kept.taken == 40
+    assert len(await announced(database)) == 40
+
+
+async def test_no_one_is_enrolled_after_the_door_closed(database: Database) -> None:
+    """Snapshot isolation alone would let a decision that only read the cohort slip past its closing."""
+    for round in range(20):
+        cohort_id = uid(round, 0xC)
+        await open_cohort(database, cohort_id)
+
+        async def close(cohort_id: str = cohort_id) -> int:
+            async def work(tx: Transaction) -> int:
+                cohort = await tx.require(Cohort, cohort_id)
+                inside = await tx.find(Enrollment, {"cohort_id": cohort_id}, owner=cohort)
+                tx.save(cohort.but(open=False))
+                return len(inside)
+
+            return await database.transaction(work)
+
+        async def enter(number: int, cohort_id: str = cohort_id) -> None:
+            async def work(tx: Transaction) -> None:
+                cohort = await tx.require(Cohort, cohort_id)
+                if not cohort.open:
+                    raise Full
+                tx.rely_on(cohort)
+                await tx.load(Enrollment, uid(number, 0xE))
+                tx.save(Enrollment(id=uid(number, 0xE), cohort_id=cohort_id))
+
+            await database.transaction(work)
+
+        numbers = range(round * 10, round * 10 + 5)
+        results = await asyncio.gather(close(), *(enter(n) for n in numbers), return_exceptions=True)
+        counted = results[0]
+        assert await database.query(Enrollment, {"cohort_id": cohort_id}) == [] or isinstance(counted, int)
+        assert len(await database.query(Enrollment, {"cohort_id": cohort_id})) == counted
+
+
+async def test_find_sees_what_this_transaction_wrote(database: Database) -> None:
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> int:
+        cohort = await tx.require(Cohort, COHORT)
+        await tx.load(Enrollment, uid(1, 0xE))
+        tx.save(Enrollment(id=uid(1, 0xE), cohort_id=COHORT), enrolled(1))
+        found = await tx.find(Enrollment, {"cohort_id": COHORT}, owner=cohort)
+        return len(found)
+
+    assert await database.transaction(work) == 1
+    kept = await database.collection("enrollments").find_one({"_id": uid(1, 0xE)})
+    assert kept["pos"] > 0
+
+
+async def test_an_effect_leaves_after_its_cause(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the clock of the machine that recorded the cause was ahead of ours."""
+    monkeypatch.setattr("shared.mongo._positions", _Positions())
+    await open_cohort(database)
+    await enroll(database, 1)
+    before = (await database.collection("outbox").find({}).sort([("_id", 1)]).to_list(None))[-1]["_id"]
+    await database.collection("cohorts").update_one({"_id": COHORT}, {"$set": {"pos": 9_999_999_999_999_999}})
+    await enroll(database, 2)
+    after = (await database.collection("outbox").find({}).sort([("_id", 1)]).to_list(None))[-1]["_id"]
+    assert after > before and int(after[:20]) == 10_000_000_000_000_000
+
+
+async def test_one_outbox_document_per_transaction_and_topic(database: Database) -> None:
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> None:
+        for number in range(1, 31):
+            await tx.load(Enrollment, uid(number, 0xE))
+            tx.save(Enrollment(id=uid(number, 0xE), cohort_id=COHORT), enrolled(number))
+
+    await database.transaction(work)
+    (document,) = await database.collection("outbox").find({}).to_list(None)
+    assert document["topic"] == "training.enrollment" and len(document["rows"]) == 30
+
+
+async def test_the_revision_moves_only_when_an_editable_field_does(database: Database) -> None:
+    await open_cohort(database)
+    for n in range(1, 21):
+        await enroll(database, n)
+
+    async def rename(tx: Transaction) -> Cohort:
+        cohort = await tx.require(Cohort, COHORT)
+        expect_revision(cohort, 1)
+        return tx.save(cohort.but(label="b"))
+
+    assert (await database.transaction(rename)).revision == 2
+    with pytest.raises(PreconditionFailed):
+        await database.transaction(rename)
+
+
+async def test_a_thing_that_is_not_there_is_not_found(database: Database) -> None:
+    async def work(tx: Transaction) -> None:
+        await tx.require(Cohort, COHORT)
+
+    with pytest.raises(NotFound):
+        await database.transaction(work)
+
+
+async def test_a_database_that_is_away_is_unavailable_and_not_a_crash() -> None:
+    for driver in ("motor", "pymongo"):
+        away = Database("mongodb://127.0.0.1:1/?directConnection=true", "x", service="x", driver=driver)  # type: ignore[arg-type]
+        with pytest.raises(Unavailable) as raised:
+            await away.transaction(lambda tx: tx.load(Cohort, COHORT), patience=0.5)
+        assert not isinstance(raised.value, Contended)
+        await away.close()
+
+
+async def test_an_event_over_64_kib_is_refused_at_commit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await open_cohort(database)
+    monkeypatch.setattr("shared.mongo.EVENT_BYTES", 100)
+    with pytest.raises(ValueError, match="larger"):
+        await enroll(database, 1)
+    assert await announced(database) == []
