@@ -93,7 +93,9 @@ class MarksBody(Body):
 
 @router.put(
     "/v1/cohorts/{cohort_id}/modules/{module_id}/marks",
-    responses=problems(domain.CohortUnknown, domain.MarksLocked, domain.ModuleNotScored, domain.NotInCohort),
+    responses=problems(
+        domain.CohortUnknown, domain.CohortCancelled, domain.MarksLocked, domain.ModuleNotScored, domain.NotInCohort
+    ),
     tags=["module results"],
 )
 async def mark_module(cohort_id: Id, module_id: Id, body: MarksBody, caller: Organiser, db: Db) -> list[ResultView]:
@@ -189,11 +191,13 @@ async def register_project(
     body: ProjectBody,
     asked: Asked,
     caller: Annotated[Caller, allow(Role.ORGANISER, Role.PARTICIPANT)],
+    response: Response,
     db: Db,
 ) -> ProjectView:
-    """Register one's change project."""
+    """Register one's change project. Asking again is answered 200."""
     record, _ = await _known_record(body.enrollment_id, db)
     be_one_of(caller, record.participant_id)
+    response.status_code = 200 if await db.get(ChangeProject, project_id) else 201
     kept = await commands.register_project(project_id, body.enrollment_id, body.theme, asked, db)
     return ProjectView.model_validate(kept)
 
@@ -263,7 +267,7 @@ class DecisionView(View):
 
 @router.put(
     "/v1/cohorts/{cohort_id}/graduation",
-    responses=problems(domain.CohortUnknown, domain.MarksIncomplete, domain.AlreadyDecided),
+    responses=problems(domain.CohortUnknown, domain.CohortCancelled, domain.MarksIncomplete, domain.AlreadyDecided),
     tags=["graduation"],
 )
 async def decide_graduation(cohort_id: Id, body: DecisionBody, caller: Organiser, db: Db) -> list[DecisionView]:

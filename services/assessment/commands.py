@@ -35,10 +35,12 @@ Names = Callable[[Iterable[str]], Awaitable[Mapping[str, Contact]]]
 
 
 async def _cohort(tx: Transaction, cohort_id: str, *, locked: bool = False) -> Cohort:
-    """The cohort whose rules are known. Raises `CohortUnknown`, and `MarksLocked` after graduation."""
+    """The cohort whose rules are known. Raises `CohortUnknown`, `CohortCancelled`; after graduation `MarksLocked`."""
     cohort = await tx.load(Cohort, cohort_id)
     if cohort is None or cohort.rule_set_version is None:
         raise domain.CohortUnknown
+    if cohort.cancelled:
+        raise domain.CohortCancelled
     if cohort.locked and not locked:
         raise domain.MarksLocked
     return cohort

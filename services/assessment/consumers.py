@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.assessment import domain, settling, store
 from services.assessment.domain import Cohort, Group, Held, Member, ModuleLedger, Record
 from services.assessment.settling import CLOSING
-from shared.contracts.enrollment import CohortOpened, ParticipantEnrolled, ParticipantWithdrawn
+from shared.contracts.enrollment import CohortCancelled, CohortOpened, ParticipantEnrolled, ParticipantWithdrawn
 from shared.contracts.scheduling import (
     AttendanceCorrected,
     AttendanceRecorded,
@@ -25,7 +25,7 @@ consumer = Consumer("assessment")
 timers = Timers()
 
 OfModule = SessionScheduled | SessionRescheduled | SessionCancelled | AttendanceRecorded | AttendanceCorrected
-OfCohort = CohortOpened | ParticipantEnrolled | ParticipantWithdrawn | SchedulePublished
+OfCohort = CohortOpened | CohortCancelled | ParticipantEnrolled | ParticipantWithdrawn | SchedulePublished
 OfGroup = LearningGroupFormed | LearningGroupChanged
 
 
@@ -110,6 +110,15 @@ async def close_record(event: ParticipantWithdrawn, tx: Transaction) -> None:
     if (member := cohort.members.get(event.enrollment_id)) is not None:
         left = member.model_copy(update={"active": False})
         tx.save(cohort.but(members={**cohort.members, event.enrollment_id: left}))
+
+
+@consumer.on(CohortCancelled, reads=_cohort_of)
+async def close_cohort(event: CohortCancelled, tx: Transaction) -> None:
+    """Nothing more is marked, decided or completed by mere time."""
+    cohort = tx.save((await _cohort(tx, event.cohort_id)).but(cancelled=True))
+    for ledger in await store.ledgers(tx, cohort):
+        if not ledger.closed:
+            await settling.advance(tx, cohort, ledger, reason_code="late-input")
 
 
 # --- from scheduling ---------------------------------------------------------------------------------------------

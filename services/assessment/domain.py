@@ -41,6 +41,10 @@ class CohortUnknown(Rejected):
     """Nothing is known here yet of this cohort; it may have been opened a moment ago."""
 
 
+class CohortCancelled(Rejected):
+    """The cohort was cancelled."""
+
+
 class MarksLocked(Rejected):
     """Graduation was decided; marks are locked."""
 
@@ -130,6 +134,7 @@ class Cohort(State):
     members: dict[Id, Member] = {}
     groups: dict[Id, Group] = {}
     plans: dict[Id, ModulePlan] = {}
+    cancelled: bool = False
     decision_id: Id | None = None
     decided_on: date | None = None
 
@@ -355,7 +360,7 @@ def closes_at(ledger: ModuleLedger, cohort: Cohort, rules: RuleSet | None) -> da
             return over_at
         return over_at + timedelta(days=rules.module_closing_days.value) if rules else None
     plan = cohort.plans.get(ledger.module_id)
-    if plan is None or plan.sessions or cohort.rule_set_version is None:
+    if plan is None or plan.sessions or cohort.rule_set_version is None or cohort.cancelled:
         return None
     return datetime.combine(plan.ends_on + timedelta(days=1), time(), ZoneInfo(cohort.zone))
 

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from shared import reference
 from shared.contracts import Event
 from shared.contracts.enrollment import (
+    CohortCancelled,
     CohortOpened,
     ParticipantEnrolled,
     ParticipantWithdrawn,
@@ -133,6 +134,9 @@ class Story:
             effective_on=OPENING.date(),
             withdrawn_at=OPENING,
         )
+
+    def called_off(self) -> CohortCancelled:
+        return CohortCancelled(cohort_id=self.cohort_id, reason_code="too-few", cancelled_at=OPENING)
 
     # scheduling
 

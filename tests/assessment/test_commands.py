@@ -160,6 +160,16 @@ async def test_a_module_without_marks_and_a_cohort_that_nobody_knows_are_refused
         await commands.mark_module(uid(9, 1), module_id(ACADEMIC), {}, database)
 
 
+async def test_nothing_is_marked_or_decided_in_a_cancelled_cohort(database: Database) -> None:
+    story = Story()
+    await finish(database, story)
+    await deliver(consumer, database, story.called_off(), at=AFTER)
+    with pytest.raises(domain.CohortCancelled):
+        await give(database, story, ACADEMIC, "90")
+    with pytest.raises(domain.CohortCancelled):
+        await graduate(database, story)
+
+
 async def test_a_second_attempt_may_pass_and_is_capped(database: Database) -> None:
     story = Story()
     await attend(database, story)
