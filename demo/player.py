@@ -130,8 +130,11 @@ class Player:
 
     async def _ask(self) -> dict[str, dict[str, Any]]:
         async def one(service: str, url: str) -> tuple[str, dict[str, Any]]:
-            answer = await self._http.get(url + "/internal/v1/quiet")
-            answer.raise_for_status()
+            try:
+                answer = await self._http.get(url + "/internal/v1/quiet")
+                answer.raise_for_status()
+            except httpx.HTTPError:
+                return service, {"quiet": False, "produced": {}, "committed": {}, "consumes": {}, "pending": "away"}
             return service, answer.json()
 
         return dict(await asyncio.gather(*(one(s, url) for s, url in self._internal.items())))

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,10 +30,9 @@ from stack.processes import NotStarted, Processes
 PROJECT = Path(__file__).resolve().parents[1]
 SERVICES = ("enrollment", "scheduling", "assessment", "notification")
 NEIGHBOURS = ("kafka", "mongo", "mail", "issuer")
-PARTS = (*NEIGHBOURS, *SERVICES, "gateway")
 _PORTS = (
     *("kafka", "kafka-controller", "mongo", "mail-smtp", "mail-http", "issuer", "gateway"),
-    *(f"{service}-{kind}" for service in SERVICES for kind in ("http", "internal")),
+    *(f"{service}-{kind}" for service in SERVICES for kind in ("http", "internal", "api-internal")),
 )
 
 
@@ -45,10 +45,13 @@ def home_folder() -> Path:
 
 
 class Stack:
-    """One stack in one folder."""
+    """One stack in one folder. `apart` runs each service as two processes, api and worker, instead of one."""
 
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self, home: Path | None = None, *, apart: bool = False) -> None:
         self.home = home or home_folder()
+        roles = ("-api", "-worker") if apart else ("",)
+        self.services = tuple(service + role for service in SERVICES for role in roles)
+        self.parts = (*NEIGHBOURS, *self.services, "gateway")
         self.processes = Processes(self.home)
         self._libs = PROJECT / "var" / "kafka-libs"
 
@@ -67,7 +70,7 @@ class Stack:
 
     def status(self) -> dict[str, str]:
         """For each part: running, crashed, or stopped."""
-        return {part: self._state(part) for part in PARTS}
+        return {part: self._state(part) for part in self.parts}
 
     def _state(self, part: str) -> str:
         if self.processes.pid(part):
@@ -84,7 +87,7 @@ class Stack:
 
     # up and down
 
-    def up(self, parts: Sequence[str] = PARTS, *, virtual_clock: datetime | None = None) -> list[str]:
+    def up(self, parts: Sequence[str] | None = None, *, virtual_clock: datetime | None = None) -> list[str]:
         """Start what does not run and wait until it is ready. Returns what was started; nothing when all ran.
 
         Raises `Missing` for an absent prerequisite and `NotStarted` with the last lines of a part that failed.
@@ -92,7 +95,7 @@ class Stack:
         with self._alone():
             if virtual_clock is not None:
                 self.set_clock(virtual_clock)
-            wanted = [part for part in PARTS if part in parts and self.processes.pid(part) is None]
+            wanted = [p for p in self.parts if (parts is None or p in parts) and self.processes.pid(p) is None]
             if not wanted:
                 return []
             if "kafka" in wanted:
@@ -101,7 +104,7 @@ class Stack:
             self._settle()
             neighbours = [part for part in wanted if part in NEIGHBOURS]
             self._together([lambda part=part: self._start(part) for part in neighbours])  # type: ignore[misc]
-            services = [part for part in wanted if part in SERVICES]
+            services = sorted({part.partition("-")[0] for part in wanted if part in self.services})
             self._together([lambda part=part: self.prepare(part) for part in services])  # type: ignore[misc]
             later = [part for part in wanted if part not in NEIGHBOURS]
             self._together([lambda part=part: self._start(part) for part in later])  # type: ignore[misc]
@@ -110,7 +113,7 @@ class Stack:
     def down(self) -> None:
         """Stop everything: services first, so that they finish what they have begun."""
         with self._alone():
-            self.processes.stop(["gateway", *SERVICES], seconds=12)
+            self.processes.stop(["gateway", *self.services], seconds=12)
             self.processes.stop(["mail", "issuer", "kafka", "mongo"], seconds=15)
 
     def reset_data(self) -> None:
@@ -126,8 +129,9 @@ class Stack:
         self.processes.stop([part], seconds=12)
 
     def kill_part(self, part: str) -> None:
-        """As a machine that loses power would."""
-        self.processes.stop([part], seconds=0)
+        """As a machine that loses power would: no goodbye."""
+        self.processes.signal(part, signal.SIGKILL)
+        self.processes.stop([part], seconds=5)
 
     def start_part(self, part: str) -> None:
         self._start(part)
@@ -324,8 +328,14 @@ class Stack:
                 env,
                 lambda: _answers(f"{endpoints['gateway']}/enrollment/openapi.json", any_status=True),
             )
-        command = [*python, f"services.{part}.app", "all"]
-        return command, self.environment(part), lambda: _answers(endpoints["services"][part]["internal"] + "/readyz")
+        service, _, role = part.partition("-")
+        env = self.environment(service)
+        health = endpoints["services"][service]["internal"]
+        if role == "api":  # the worker has the address that neighbours and the player know
+            env["INTERNAL_PORT"] = str(ports[f"{service}-api-internal"])
+            health = f"http://127.0.0.1:{env['INTERNAL_PORT']}"
+        command = [*python, f"services.{service}.app", role or "all"]
+        return command, env, lambda: _answers(health + "/readyz")
 
     def _java(self, *options: str) -> list[str]:
         quick = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]

@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from datetime import datetime
 
-from stack import NEIGHBOURS, PARTS, SERVICES, Missing, Stack
+from stack import NEIGHBOURS, SERVICES, Missing, Stack
 from stack.issuer import Keys
 from stack.processes import NotStarted
 
@@ -26,7 +26,7 @@ def main() -> int:
     commands.add_parser("reset", help="stop everything and forget all data")
     commands.add_parser("status", help="which parts run")
     logs = commands.add_parser("logs", help="last lines of a part")
-    logs.add_argument("part", choices=PARTS)
+    logs.add_argument("part", choices=(*NEIGHBOURS, *SERVICES, "gateway"))
     logs.add_argument("--lines", type=int, default=50)
     token = commands.add_parser("token", help="a token for trying the API")
     token.add_argument("--role", action="append", default=[], required=True)
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace, stack: Stack) -> int:
             crashed = [part for part, state in stack.status().items() if state == "crashed"]
             for part in crashed:
                 print(f"{part} had crashed; its last lines:\n{stack.processes.tail(part)}\n", file=sys.stderr)
-            parts = NEIGHBOURS if arguments.without_services else PARTS
+            parts = NEIGHBOURS if arguments.without_services else None
             if arguments.only:
                 parts = tuple(arguments.only.split(","))
             started = stack.up(parts, virtual_clock=arguments.virtual_clock)
