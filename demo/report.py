@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from html import escape
 from pathlib import Path
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from demo.story import Story
 from demo.summary import Summary
+from shared import reference
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --paper: #fbfbf9; --line: #d9dde3;
@@ -23,7 +25,7 @@ body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; backgroun
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .4rem; }
 p { margin: .3rem 0 .8rem; color: var(--soft); } figure { margin: 0; overflow-x: auto; }
 svg { display: block; width: 100%; min-width: 44rem; height: auto; }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
+svg text { fill: var(--soft); font: 10px system-ui, sans-serif; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .4rem .6rem .4rem 0; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; width: 17rem; }
@@ -41,6 +43,8 @@ def write(story: Story, summary: Summary, path: Path) -> None:
     zone = ZoneInfo(story.scenario.cohort.zone.value)
     cohort = story.scenario.cohort
     title = escape(story.scenario.title.value)
+    modules = reference.curriculum(cohort.curriculum_version.value).by_id()
+    titles = {id: module.title.value for id, module in modules.items()}
     rows = "".join(
         f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in summary.lines
     )
@@ -59,7 +63,7 @@ their events. People and agencies are generated; nobody here is real.</p>
 {_key(tuple((name, name) for name in _SERVICES))}
 <h2>One participant's way</h2>
 <p>Every fact about one graduate, in the order of time; attendance is counted per week.</p>
-{_timeline(summary, zone)}
+{_timeline(summary, zone, titles)}
 <h2>What was read back</h2>
 <p>Every line comes from the services, the topics and the mailbox after the play.</p>
 <table>{rows}</table>
@@ -159,15 +163,15 @@ def _events(summary: Summary, zone: ZoneInfo) -> str:
     )
 
 
-def _timeline(summary: Summary, zone: ZoneInfo) -> str:
+def _timeline(summary: Summary, zone: ZoneInfo, titles: Mapping[str, str]) -> str:
     weeks: Counter[date] = Counter()
     rows: list[tuple[datetime, str]] = []
-    for when, type, _ in summary.facts:
+    for when, type, module_id in summary.facts:
         local = when.astimezone(zone)
         if type.endswith("attendance-recorded.v1"):
             weeks[local.date() - timedelta(days=local.weekday())] += 1
         else:
-            rows.append((local, _words(type)))
+            rows.append((local, _words(type) + (f": {titles[module_id]}" if module_id in titles else "")))
     for monday, count in weeks.items():
         friday = datetime.combine(monday + timedelta(days=4), datetime.max.time(), zone)
         rows.append((friday, f"attendance recorded in {count} sessions of the week"))

@@ -34,7 +34,7 @@ class Summary:
     digest: str = ""
     participant: str = ""
     facts: list[tuple[datetime, str, str]] = field(default_factory=list)
-    """The facts about one participant: instant, type, subject."""
+    """The facts about one participant: instant, type, and the module it is about, if any."""
 
     def say(self, name: str, value: str, holds: bool = True) -> None:
         self.lines.append((name, value))
@@ -158,7 +158,7 @@ async def _topics(summary: Summary, topics: dict[str, list[Record]], listeners: 
         for record, event in zip(records, events, strict=True):
             fact = REGISTRY[event.type].model_validate_json(record.value or b"")
             if getattr(fact, "enrollment_id", None) == summary.participant and event.source != RESTRICTED:
-                summary.facts.append((event.time, event.type, event.subject))
+                summary.facts.append((event.time, event.type, getattr(fact, "module_id", "")))
             repeated += event.id in ids
             ids.add(event.id)
         summary.events += events

@@ -9,6 +9,9 @@ import re
 from typing import ClassVar
 
 
+_OF_EVERY_PROBLEM = frozenset({"type", "title", "status", "detail", "instance", "correlation_id", "errors"})
+
+
 def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
@@ -16,7 +19,8 @@ def _kebab(name: str) -> str:
 class Failure(Exception):
     """What every refusal carries: a stable `code`, a one-line `title`, and members that the caller may see.
 
-    Members are codes, numbers, ids and dates. They are shown to the caller and kept out of logs and dead letters.
+    Members are codes, numbers, ids and dates. They are shown to the caller and kept out of logs and dead letters; none
+    may have the name of a member that every problem document has.
     """
 
     status: ClassVar[int] = 500
@@ -32,6 +36,8 @@ class Failure(Exception):
 
     def __init__(self, **members: object) -> None:
         super().__init__(self.code)
+        if taken := _OF_EVERY_PROBLEM & set(members):
+            raise TypeError(f"{type(self).__name__}: {', '.join(sorted(taken))} belong to every problem document")
         self.members = members
 
 

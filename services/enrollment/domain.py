@@ -362,7 +362,7 @@ def verify(
 ) -> tuple[Nomination, NominationVerified | NominationReturned | NominationRejected]:
     """Decide on the papers. Raises `NominationNotReady`, `DocumentsMissing`, `RequirementsNotMet` (with the rules)."""
     if nomination.status is not NominationStatus.SUBMITTED:
-        raise NominationNotReady(status=nomination.status)
+        raise NominationNotReady(step=nomination.status)
     who = {
         "nomination_id": nomination.id,
         "cohort_id": nomination.cohort_id,
@@ -389,7 +389,7 @@ def verify(
 def accept(nomination: Nomination) -> Nomination:
     """The organiser takes the nominee. Raises `NominationNotReady`."""
     if nomination.status is not NominationStatus.VERIFIED:
-        raise NominationNotReady(status=nomination.status)
+        raise NominationNotReady(step=nomination.status)
     return nomination.but(status=NominationStatus.ACCEPTED)
 
 
@@ -403,7 +403,7 @@ def enroll(
     if cohort.status is CohortStatus.CANCELLED:
         raise CohortNotOpen
     if nomination.status is not NominationStatus.ACCEPTED:
-        raise NominationNotReady(status=nomination.status)
+        raise NominationNotReady(step=nomination.status)
     if len(cohort.seats) >= cohort.capacity:
         raise CohortFull(capacity=cohort.capacity)
     number = next(n for n in range(1, len(cohort.seats) + 2) if n not in cohort.seats)
