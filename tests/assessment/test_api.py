@@ -322,16 +322,14 @@ async def test_anybody_may_verify_a_certificate_and_learns_initials_only(
 # --- what cannot be read -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("score", [-1, 100.01, "70.001", "NaN", "Infinity", None, "seventy", True, 1e400, []])
 async def test_a_mark_is_a_number_from_0_to_100_with_two_decimals(
-    client: httpx.AsyncClient, database: Database, score: Any
+    client: httpx.AsyncClient, database: Database
 ) -> None:
     await attend(database, STORY)
-    raw = str({"marks": [{"enrollment_id": STORY.enrollment(1), "score": score}]})
-    body = raw.replace("'", '"').replace("None", "null").replace("True", "true").replace("inf", "1e400")
     headers = {**ORGANISER, "Content-Type": "application/json"}
-    answer = await client.put(MARKS, content=body, headers=headers)
-    assert answer.status_code == 422
+    for score in ("-1", "100.01", "70.001", '"70.001"', "NaN", "Infinity", "null", '"seventy"', "true", "1e400", "[]"):
+        body = f'{{"marks": [{{"enrollment_id": "{STORY.enrollment(1)}", "score": {score}}}]}}'
+        assert (await client.put(MARKS, content=body, headers=headers)).status_code == 422, score
     assert await database.collection("module_results").count_documents({"score": {"$ne": None}}) == 0
 
 
@@ -341,27 +339,27 @@ async def test_one_participant_is_marked_once_in_a_list(client: httpx.AsyncClien
     assert (await client.put(MARKS, json={"marks": twice}, headers=ORGANISER)).status_code == 422
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"attempt": 0, "scores": {"fit-of-idea": 80}},
-        {"attempt": 1, "scores": {}},
-        {"attempt": 1, "scores": {"fit-of-idea": 101}},
-        {"attempt": 1, "scores": {"x" * 65: 80}},
-        {"attempt": 1, "scores": {"$where": 80}},
-        {"attempt": 1, "scores": {"a.b": 80}},
-        {"attempt": 10**15, "scores": {"fit-of-idea": 80}},
-        [],
-    ],
-)
+UNFIT: list[Any] = [
+    {"attempt": 0, "scores": {"fit-of-idea": 80}},
+    {"attempt": 1, "scores": {}},
+    {"attempt": 1, "scores": {"fit-of-idea": 101}},
+    {"attempt": 1, "scores": {"x" * 65: 80}},
+    {"attempt": 1, "scores": {"$where": 80}},
+    {"attempt": 1, "scores": {"a.b": 80}},
+    {"attempt": 10**15, "scores": {"fit-of-idea": 80}},
+    [],
+]
+
+
 async def test_a_seminar_that_does_not_fit_is_refused_and_leaves_no_trace(
-    client: httpx.AsyncClient, database: Database, body: Any
+    client: httpx.AsyncClient, database: Database
 ) -> None:
     await attend(database, STORY)
     await commands.register_project(project_id(STORY, 1), STORY.enrollment(1), "public-service", "asked", database)
     await commands.consent(project_id(STORY, 1), database)
-    answer = await client.put(f"{PROJECT}/seminars/plan", json=body, headers=EXAMINER)
-    assert answer.status_code in (409, 422)
+    for body in UNFIT:
+        answer = await client.put(f"{PROJECT}/seminars/plan", json=body, headers=EXAMINER)
+        assert answer.status_code in (409, 422), body
     assert (await client.get(PROJECT, headers=SELF)).json()["seminars"] == []
 
 
