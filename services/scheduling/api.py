@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.scheduling import commands, domain, store
 from services.scheduling.domain import Room, Roster, Schedule, Session, Span, Trainer
@@ -38,6 +38,12 @@ class View(BaseModel):
 class SpanBody(Body):
     starts_at: AwareDatetime
     ends_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SpanBody:
+        if self.ends_at <= self.starts_at:
+            raise ValueError("it must end after it begins")
+        return self
 
 
 class TrainerBody(Body):
@@ -196,7 +202,15 @@ async def schedule(schedule_id: Id, caller: Organiser, db: Db) -> ScheduleView:
 
 @router.put(
     "/v1/schedules/{schedule_id}/publication",
-    responses=problems(NotFound, domain.AlreadyReserved, domain.AlreadyPublished, domain.NoParticipants),
+    responses=problems(
+        NotFound,
+        domain.AlreadyReserved,
+        domain.AlreadyPublished,
+        domain.DraftOutdated,
+        domain.NoParticipants,
+        domain.CohortUnknown,
+        domain.CohortCancelled,
+    ),
     tags=["schedules"],
 )
 async def publish(schedule_id: Id, caller: Organiser, db: Db) -> ScheduleView:
@@ -275,6 +289,12 @@ class AttendanceBody(Body):
     """Everybody expected was present, but these."""
 
     absences: list[Absence] = Field(default=[], max_length=1000)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> AttendanceBody:
+        if len({absence.enrollment_id for absence in self.absences}) < len(self.absences):
+            raise ValueError("each participant once")
+        return self
 
 
 class AttendanceView(View):

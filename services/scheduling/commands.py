@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.scheduling import domain, store, timetable
 from services.scheduling.domain import (
@@ -20,7 +20,7 @@ from services.scheduling.domain import (
 )
 from services.scheduling.solver.check import check
 from services.scheduling.solver.placement import NoPlacement
-from services.scheduling.solver.problem import Problem
+from services.scheduling.solver.problem import Placement, Problem
 from shared import clock, reference
 from shared.contracts.scheduling import AttendanceStatus, ModulePlan, RescheduleReason, SessionMode
 from shared.domain import expect_revision, same_request
@@ -103,7 +103,10 @@ def _grid(roster: Roster) -> tuple[timetable.Grid, list[timetable.StageDays]]:
         placed = timetable.stages(curriculum, roster.starts_on, roster.ends_on, closed)
     except timetable.NoRoomInCalendar as error:
         raise domain.DoesNotFit(
-            stage=error.stage, short_by_days=error.short_by_days, last_day=error.last_day.isoformat()
+            stage=error.stage,
+            short_by_days=error.short_by_days,
+            last_day=error.last_day.isoformat(),
+            closed_days=[day.isoformat() for day in error.closed],
         ) from None
     return timetable.Grid.of(curriculum, roster.zone, placed), placed
 
@@ -144,6 +147,8 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
         raise domain.NobodyQualified(modules=modules)
     if modules := timetable.unhoused(problem):
         raise domain.NoRoomLargeEnough(modules=modules, size=len(roster.active))
+    if missing := timetable.shortages(problem):
+        raise domain.NotPlaceable(shortages=[{"rule": m.rule, "of": m.name, "short_by_jp": m.slots} for m in missing])
     try:
         plan = timetable.solve(problem)
     except NoPlacement as error:
@@ -211,7 +216,8 @@ def _module_plans(
 async def publish(schedule_id: str, database: Database) -> Schedule:
     """Put a draft in force: reserve every trainer, room and group, and announce every session; all or nothing.
 
-    Raises `AlreadyReserved` naming the resource when another cohort was faster, `AlreadyPublished`, `NoParticipants`.
+    Raises `AlreadyReserved` naming the resource when another cohort was faster, `DraftOutdated` when a trainer or
+    room changed since the draft, `AlreadyPublished`, `NoParticipants`.
     """
 
     async def work(tx: Transaction) -> Schedule:
@@ -223,6 +229,7 @@ async def publish(schedule_id: str, database: Database) -> Schedule:
             raise domain.AlreadyPublished(schedule_id=roster.schedule_id)
         if not roster.group_count:
             raise domain.NoParticipants
+        await _still_fits(tx, schedule, roster)
         curriculum = reference.curriculum(schedule.curriculum_version)
         now = clock.now()
         sessions = [_session(planned, schedule, roster.zone, curriculum) for planned in schedule.sessions]
@@ -234,6 +241,17 @@ async def publish(schedule_id: str, database: Database) -> Schedule:
         return tx.save(*domain.publish(schedule, now))
 
     return await database.transaction(work, key="publication")
+
+
+async def _still_fits(tx: Transaction, schedule: Schedule, roster: Roster) -> None:
+    """The draft's trainers and rooms as they are now. Raises `DraftOutdated` with the rule for each session."""
+    trainers = await tx.load_many(Trainer, [planned.trainer_id for planned in schedule.sessions])
+    rooms = await tx.load_many(Room, [planned.room_id for planned in schedule.sessions])
+    for state in (*trainers.values(), *rooms.values()):
+        tx.rely_on(state)
+    sizes = [len(group.enrollment_ids) for group in await store.groups_in(tx, roster)]
+    if changed := domain.outdated(schedule.sessions, trainers, rooms, sizes):
+        raise domain.DraftOutdated(sessions=[{"session": event, "rule": rule} for event, rule in changed])
 
 
 def _session(planned: PlannedSession, schedule: Schedule, zone: str, curriculum: reference.Curriculum) -> Session:
@@ -287,10 +305,12 @@ async def release(tx: Transaction, sessions: Sequence[Session]) -> None:
 async def reschedule(
     session_id: str, starts_at: datetime, reason_code: RescheduleReason, if_match: int | None, database: Database
 ) -> Session:
-    """Hold one session at another time; the checker must pass the whole plan with it.
+    """Hold one session at another time; the checker must find nothing in the whole plan that was not wrong before.
 
     Raises `NotASlot` with the rule that stands in the way, `AlreadyReserved`, `SessionOver`, `PreconditionFailed`.
     """
+
+    starts_at = starts_at.astimezone(UTC)
 
     async def work(tx: Transaction) -> Session:
         session = await tx.require(Session, session_id)
@@ -301,7 +321,7 @@ async def reschedule(
         tx.rely_on(roster)
         moved, event = domain.move(session, starts_at, reason_code=reason_code, now=clock.now())
         others = await tx.find(Session, {"cohort_id": session.cohort_id, "cancelled": False}, owner=roster)
-        await _check(roster, [moved if other.id == moved.id else other for other in others], database)
+        await _check(roster, others, moved, database)
         await _reserve(tx, [moved], released=[session])
         return tx.save(moved, event)
 
@@ -309,17 +329,21 @@ async def reschedule(
     return await database.transaction(work, key=known.cohort_id if known else None)
 
 
-async def _check(roster: Roster, sessions: Sequence[Session], database: Database) -> None:
-    """The independent checker over the timetable as it would be. Raises `NotASlot`."""
+async def _check(roster: Roster, sessions: Sequence[Session], moved: Session, database: Database) -> None:
+    """The independent checker over the timetable as it would be. What it finds already (a trainer fell ill, and this
+
+    is the first of that trainer's sessions to be moved) is no reason to refuse. Raises `NotASlot`.
+    """
     grid, _ = _grid(roster)
     problem = await _problem(roster, grid, database, own=frozenset(session.id for session in sessions))
-    plan = {}
-    for session in sessions:
-        where = timetable.placement_of(grid, session.starts_at, session.trainer_ids[0], session.room_id)
-        if where is None:
-            raise domain.NotASlot(rule="H1")
-        plan[session.event] = where
-    if broken := check(problem, plan):
+
+    def plan(of: Sequence[Session]) -> dict[str, Placement]:
+        at = {s.event: timetable.placement_of(grid, s.starts_at, s.trainer_ids[0], s.room_id) for s in of}
+        return {event: where for event, where in at.items() if where is not None}
+
+    before = check(problem, plan(sessions))
+    after = check(problem, plan([moved if session.id == moved.id else session for session in sessions]))
+    if broken := [violation for violation in after if violation not in before or violation.event == moved.event]:
         raise domain.NotASlot(rule=broken[0].rule)
 
 
@@ -339,17 +363,19 @@ async def take_attendance(
         roster = await _roster(tx, session.cohort_id)
         tx.rely_on(roster)
         expected = domain.attendees(session, await store.groups_in(tx, roster), roster)
-        taken = domain.take_attendance(session, expected, absences, now=clock.now())
-        known = await tx.load_many(Attendance, [attendance.id for attendance, _ in taken])
-        if session.attendance_taken:
-            if any(known[a.id].status is not a.status for a, _ in taken if a.id in known):
-                raise domain.AttendanceTaken
-        else:
+        ids = {id: domain.attendance_id(session.id, id) for id in (*expected, *absences)}
+        recorded = await tx.load_many(Attendance, ids.values())
+        known = {id: recorded[key] for id, key in ids.items() if key in recorded}
+        if any(was.status is not absences.get(id, AttendanceStatus.PRESENT) for id, was in known.items()):
+            raise domain.AttendanceTaken
+        named = {id: status for id, status in absences.items() if id not in known or id in expected}
+        taken = domain.take_attendance(session, expected, named, now=clock.now())
+        if not session.attendance_taken:
             tx.save(session.but(attendance_taken=True))
-        return [known.get(attendance.id) or tx.save(attendance, event) for attendance, event in taken]
+        return [known.get(a.enrollment_id) or tx.save(a, event) for a, event in taken]
 
-    known = await database.get(Session, session_id)
-    return await database.transaction(work, key=known.cohort_id if known else None)
+    known_session = await database.get(Session, session_id)
+    return await database.transaction(work, key=known_session.cohort_id if known_session else None)
 
 
 async def correct_attendance(

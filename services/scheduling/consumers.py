@@ -38,7 +38,7 @@ async def open_roster(event: CohortOpened, tx: Transaction) -> None:
             zone=event.zone,
             starts_on=event.starts_on,
             ends_on=event.ends_on,
-            capacity=event.capacity,
+            capacity=roster.capacity or event.capacity,  # a change of it may have come first
         )
     )
 
@@ -53,9 +53,15 @@ async def note_capacity(event: CohortCapacityChanged, tx: Transaction) -> None:
 async def seat_participant(event: ParticipantEnrolled, tx: Transaction) -> None:
     """Take the participant into the roster, and, where groups are formed, into the smallest."""
     roster = await _roster(tx, event.cohort_id)
-    member = Member(participant_id=event.participant_id, agency_id=event.agency_id, roster_number=event.roster_number)
+    member = Member(
+        participant_id=event.participant_id,
+        agency_id=event.agency_id,
+        roster_number=event.roster_number,
+        enrolled_at=event.enrolled_at,
+        active=event.enrollment_id not in roster.withdrawn,
+    )
     tx.save(roster.but(members={**roster.members, event.enrollment_id: member}))
-    if roster.group_count:
+    if roster.group_count and member.active:
         groups = await store.groups_in(tx, roster)
         smallest = min(groups, key=lambda group: (len(group.enrollment_ids), group.number))
         tx.save(*domain.regroup(smallest, [*smallest.enrollment_ids, event.enrollment_id], clock.now()))
@@ -65,10 +71,12 @@ async def seat_participant(event: ParticipantEnrolled, tx: Transaction) -> None:
 async def release_participant(event: ParticipantWithdrawn, tx: Transaction) -> None:
     """Expect the participant no longer; what was recorded stays."""
     roster = await _roster(tx, event.cohort_id)
-    if (member := roster.members.get(event.enrollment_id)) is None or not member.active:
+    if event.enrollment_id in roster.withdrawn:
         return
-    left = member.model_copy(update={"active": False})
-    tx.save(roster.but(members={**roster.members, event.enrollment_id: left}))
+    members = dict(roster.members)
+    if (member := members.get(event.enrollment_id)) is not None:
+        members[event.enrollment_id] = member.model_copy(update={"active": False})
+    tx.save(roster.but(members=members, withdrawn=sorted([*roster.withdrawn, event.enrollment_id])))
     for group in await store.groups_in(tx, roster):
         if event.enrollment_id in group.enrollment_ids:
             staying = [id for id in group.enrollment_ids if id != event.enrollment_id]
@@ -77,10 +85,13 @@ async def release_participant(event: ParticipantWithdrawn, tx: Transaction) -> N
 
 @consumer.on(CohortCancelled, reads=_of_cohort)
 async def cancel_timetable(event: CohortCancelled, tx: Transaction) -> None:
-    """Cancel the sessions and free what they had reserved."""
+    """Cancel the sessions still to come and free what they had reserved; what was held stays."""
     roster = await _roster(tx, event.cohort_id)
+    if roster.cancelled:
+        return
     tx.save(roster.but(cancelled=True))
-    sessions = await tx.find(Session, {"cohort_id": event.cohort_id, "cancelled": False}, owner=None)
+    standing = await tx.find(Session, {"cohort_id": event.cohort_id, "cancelled": False}, owner=None)
+    sessions = [session for session in standing if session.starts_at > event.cancelled_at]
     await commands.release(tx, sessions)
     for session in sessions:
         tx.save(*domain.cancel(session, reason_code="cohort-cancelled", now=clock.now()))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shared.contracts import Code, Id
 from shared.contracts.scheduling import (
@@ -54,6 +54,10 @@ class NoRoomLargeEnough(Rejected):
 
 class NotPlaceable(Rejected):
     """No timetable was found with these trainers and rooms."""
+
+
+class DraftOutdated(Rejected):
+    """A trainer or room of the draft no longer fits its session; a new draft is needed."""
 
 
 class AlreadyPublished(Rejected):
@@ -145,6 +149,7 @@ class Member(BaseModel):
     participant_id: Id
     agency_id: Id
     roster_number: int
+    enrolled_at: AwareDatetime
     active: bool = True
 
 
@@ -160,6 +165,7 @@ class Roster(State):
     capacity: int = 0
     cancelled: bool = False
     members: dict[Id, Member] = {}
+    withdrawn: list[Id] = []
     group_count: int = 0
     coach_ids: list[Id] = []
     examiner_ids: list[Id] = []
@@ -296,7 +302,7 @@ def attendance_id(session_id: str, enrollment_id: str) -> str:
 
 def resource_days(resource: str, starts_at: datetime, ends_at: datetime) -> dict[str, date]:
     """The ledger documents that a time touches: id → day."""
-    first, last = starts_at.date(), ends_at.date()
+    first, last = starts_at.astimezone(UTC).date(), ends_at.astimezone(UTC).date()
     return {derive("scheduling", "resource-day", resource, day): day for day in {first, last}}
 
 
@@ -335,7 +341,7 @@ def form_groups(
     """Deal the members out by roster number, one group per coach and examiner. Raises `NoParticipants`."""
     if len(members) < len(coach_ids):
         raise NoParticipants
-    dealt = sorted(members, key=lambda id: members[id].roster_number)
+    dealt = sorted(members, key=lambda id: (members[id].roster_number, id))
     formed = []
     for number, (coach_id, examiner_id) in enumerate(zip(coach_ids, examiner_ids, strict=True), start=1):
         group = LearningGroup(
@@ -365,6 +371,27 @@ def regroup(
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------
+
+
+def outdated(
+    planned: Sequence[PlannedSession], trainers: Mapping[str, Trainer], rooms: Mapping[str, Room], sizes: Sequence[int]
+) -> list[tuple[str, str]]:
+    """What changed under a draft, as (session, rule): H5 its trainer, H6 its room. `sizes` are those of the groups."""
+    found = []
+    for session in planned:
+        trainer, room = trainers.get(session.trainer_id), rooms.get(session.room_id)
+        if (
+            trainer is None
+            or session.module not in trainer.modules
+            or any(
+                away.starts_at < session.ends_at and session.starts_at < away.ends_at for away in trainer.unavailable
+            )
+        ):
+            found.append((session.event, "H5"))
+        kind = RoomKind.VIRTUAL if session.mode is SessionMode.DISTANCE else RoomKind.PHYSICAL
+        if room is None or room.kind is not kind or room.seats < sum(sizes[number - 1] for number in session.groups):
+            found.append((session.event, "H6"))
+    return found
 
 
 def publish_session(session: Session, now: datetime) -> list[SessionScheduled | TrainerAssigned]:
@@ -452,9 +479,10 @@ def cancel(session: Session, *, reason_code: str, now: datetime) -> tuple[Sessio
 
 
 def attendees(session: Session, groups: Iterable[LearningGroup], roster: Roster) -> dict[str, Member]:
-    """Who belongs in a session: the active members of its groups."""
+    """Who belongs in a session: the active members of its groups who held their seat before it was over."""
     ids = [id for group in groups if group.id in session.group_ids for id in group.enrollment_ids]
-    return {id: roster.members[id] for id in ids if id in roster.members and roster.members[id].active}
+    active = roster.active
+    return {id: active[id] for id in ids if id in active and active[id].enrolled_at < session.ends_at}
 
 
 def take_attendance(

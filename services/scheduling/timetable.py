@@ -11,7 +11,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from services.scheduling.solver.placement import place
+from services.scheduling.solver.placement import Shortage, place
+from services.scheduling.solver.placement import shortages as _shortages
 from services.scheduling.solver.problem import Event, Placement, Plan, Problem
 from shared.reference import Curriculum, Module, Stage
 
@@ -20,13 +21,17 @@ SLOTS_PER_DAY = 8
 
 
 class NoRoomInCalendar(Exception):
-    """The stages do not fit between the first and the last day: which cannot end in time, and by how many days."""
+    """The stages do not fit between the first and the last day: which cannot end in time, and by how many days.
 
-    def __init__(self, stage: str, short_by_days: int, last_day: date) -> None:
+    `closed` are the working days that were lost to training on the way.
+    """
+
+    def __init__(self, stage: str, short_by_days: int, last_day: date, closed: Sequence[date]) -> None:
         super().__init__(f"{stage}: {short_by_days} days too many")
         self.stage = stage
         self.short_by_days = short_by_days
         self.last_day = last_day
+        self.closed = closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ def stages(curriculum: Curriculum, starts_on: date, ends_on: date, holidays: Ite
     last_day = min(ends_on, starts_on + timedelta(weeks=curriculum.weeks.value) - timedelta(days=1))
     placed: list[StageDays] = []
     cursor = starts_on
+    lost: list[date] = []
 
     def is_open(day: date) -> bool:
         return _WEEKDAYS[day.weekday()] in working and day not in closed
@@ -96,19 +102,22 @@ def stages(curriculum: Curriculum, starts_on: date, ends_on: date, holidays: Ite
             day = cursor
             while len(days) < count:
                 if day > last_day + timedelta(days=366):
-                    raise NoRoomInCalendar(stage.code, (day - last_day).days, last_day)
+                    raise NoRoomInCalendar(stage.code, (day - last_day).days, last_day, lost)
                 if stage.one_week and day.weekday() == 0:
                     days.clear()
                 if is_open(day):
                     days.append(day)
-                elif stage.one_week and _WEEKDAYS[day.weekday()] in working:
-                    days.clear()
+                elif _WEEKDAYS[day.weekday()] in working:
+                    lost.append(day)
+                    if stage.one_week:
+                        days.clear()
                 day += timedelta(days=1)
             found = StageDays(stage, days[0], days[-1], tuple(days))
         placed.append(found)
         cursor = found.last + timedelta(days=1)
     if placed[-1].last > last_day:
-        raise NoRoomInCalendar(placed[-1].stage.code, (placed[-1].last - last_day).days, last_day)
+        late = next(found for found in placed if found.last > last_day)
+        raise NoRoomInCalendar(late.stage.code, (placed[-1].last - last_day).days, last_day, lost)
     return placed
 
 
@@ -263,6 +272,11 @@ def unhoused(given: Problem) -> list[str]:
     return sorted({e.cls for e in given.events if all(given.seats.get(r, 0) < e.size for r in e.rooms)})
 
 
+def shortages(given: Problem) -> list[Shortage]:
+    """What makes a timetable impossible, seen without any search: named rule, module or group, and the missing JP."""
+    return _shortages(given)
+
+
 def solve(given: Problem) -> Plan:
     """A checked plan. Raises `NoPlacement`."""
     return place(given)
@@ -304,11 +318,13 @@ def asynchronous_windows(
 ) -> dict[str, tuple[date, date]]:
     """Self-study windows per module with asynchronous JP: from its first session to the day before the next module's.
 
-    Together with the sessions they leave no training day empty.
+    Together with the sessions they leave no training day of a stage with self-study empty: where one would be, the
+    window that ended last before it goes on until then.
     """
     zone_days: dict[str, list[date]] = {}
     for session in sessions:
         zone_days.setdefault(session.module, []).append(session.day)
+    held = {session.day for session in sessions}
     windows: dict[str, tuple[date, date]] = {}
     for stage in placed:
         modules = [m for m in curriculum.modules if m.stage == stage.stage.code]
@@ -320,4 +336,14 @@ def asynchronous_windows(
             following = [min(zone_days[m.code]) for m in modules[position + 1 :] if m.code in zone_days]
             until = min(following) - timedelta(days=1) if following else stage.last
             windows[module.code] = (first, max(last, until))
+        own = [m.code for m in modules if m.code in windows]
+        for day in stage.days if own else ():
+            if day not in held and not any(windows[code][0] <= day <= windows[code][1] for code in own):
+                before = [code for code in own if windows[code][1] < day]
+                if before:
+                    code = max(before, key=lambda c: windows[c][1])
+                    windows[code] = (windows[code][0], day)
+                else:
+                    code = min(own, key=lambda c: windows[c][0])
+                    windows[code] = (day, windows[code][1])
     return windows
