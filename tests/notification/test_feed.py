@@ -1,0 +1,159 @@
+"""The agencies' feed: own facts and own cohorts' facts, byte for byte, in order, without a gap, never twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from services.notification import commands, feed
+from services.notification.consumers import consumer as main
+from shared.cloudevents import Envelope, Record, read
+from shared.contracts import Event
+from shared.inbox import Position
+from shared.mongo import Database
+from tests.notification.story import (
+    agency,
+    enrolled,
+    graduated,
+    grouped,
+    moved,
+    nominated,
+    not_passed,
+    opened,
+    published,
+    scheduled,
+)
+from tests.support import deliver, records, uid
+
+
+@pytest.fixture(autouse=True)
+def nothing_filled_back() -> None:
+    feed._backfilled.clear()
+
+
+async def heard(database: Database, code: str) -> list[tuple[Envelope, Record]]:
+    """What lies in the outbox for an agency, in order."""
+    found = []
+    for document in await database.collection("outbox").find({}).sort([("_id", 1)]).to_list(None):
+        if document["topic"] == f"training.agency.{code}":
+            for row in document["rows"]:
+                headers = tuple((name, value) for name, value in row["headers"])
+                record = Record(document["topic"], 0, 0, row["key"], row["value"], headers, 0)
+                found.append((read(record), record))
+    return found
+
+
+def names(told: Sequence[tuple[Envelope, Record]]) -> list[str]:
+    return [envelope.type.split(".")[-2] for envelope, _ in told]
+
+
+async def subscribed(database: Database, *numbers: int) -> None:
+    for n in numbers:
+        await deliver(main, database, agency(n))
+        await commands.subscribe(uid(n, 0xA), database)
+
+
+async def test_an_agency_hears_its_own_facts_and_its_cohorts_and_no_one_elses(database: Database) -> None:
+    await subscribed(database, 1, 2)
+    given = records(
+        database,
+        *(opened(), nominated(1, 1), enrolled(1, 1), grouped(1), scheduled(), moved(), published()),
+        *(not_passed(1, 1), graduated(1, 1)),
+    )
+    await feed.consumer.receive(given, database)
+    first, second = await heard(database, "agency-1"), await heard(database, "agency-2")
+    assert names(first) == [
+        *("cohort-opened", "nomination-submitted", "participant-enrolled", "session-scheduled"),
+        *("session-rescheduled", "schedule-published", "module-not-passed", "programme-completed"),
+    ]
+    assert names(second) == ["cohort-opened"]
+
+
+async def test_a_fact_is_forwarded_byte_for_byte(database: Database) -> None:
+    await subscribed(database, 1)
+    given = records(database, opened(), enrolled(1, 1))
+    await feed.consumer.receive(given, database)
+    told = await heard(database, "agency-1")
+    assert [(r.key, r.value, r.headers) for _, r in told] == [(r.key, r.value, r.headers) for r in given]
+
+
+async def test_what_happened_in_the_cohort_before_the_first_nomination_comes_first(database: Database) -> None:
+    await subscribed(database, 1)
+    given = records(database, opened(), scheduled(), published(), nominated(1, 1), moved())
+    await feed.consumer.receive(given, database)
+    assert names(await heard(database, "agency-1")) == [
+        *("cohort-opened", "session-scheduled", "schedule-published", "nomination-submitted", "session-rescheduled"),
+    ]
+
+
+async def test_nothing_comes_twice_however_often_records_come(database: Database) -> None:
+    await subscribed(database, 1)
+    given = records(database, opened(), nominated(1, 1), scheduled())
+    await feed.consumer.receive(given, database)
+    await database.collection("inbox").drop()
+    await feed.consumer.receive(given, database)
+    assert len(await heard(database, "agency-1")) == 3
+
+
+async def test_no_document_is_made_for_an_agency_without_a_subscription(database: Database) -> None:
+    await feed.consumer.receive(records(database, opened(), enrolled(1, 1)), database)
+    assert await database.collection("outbox").find({}).to_list(None) == []
+
+
+async def test_a_parked_record_of_the_mail_rules_blocks_no_agency(database: Database) -> None:
+    assert feed.consumer.group != main.group
+
+
+STORY: list[Event] = [
+    opened(),
+    nominated(1, 1),
+    enrolled(1, 1),
+    scheduled(),
+    nominated(2, 2),
+    enrolled(2, 2),
+    moved(),
+    published(),
+    not_passed(1, 1),
+    graduated(1, 1),
+    graduated(2, 2),
+]
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_whenever_an_agency_subscribes_it_holds_every_subject_from_its_first_fact(
+    seed: int, database: Database
+) -> None:
+    """Subscribe at any moment, in polls of any size: no gap, no double, and in the end everything that it may have."""
+    chance = random.Random(seed)
+    log = records(database, *STORY)
+    log = [Record(r.topic, 0, n, r.key, r.value, r.headers, 0) for n, r in enumerate(log)]
+    joins = {1: chance.randrange(len(log)), 2: chance.randrange(len(log))}
+    cursor = 0
+
+    async def read_back(position: Position) -> list[Record]:
+        return [r for r in log if r.topic == position.topic and r.offset < position.offset]
+
+    while cursor < len(log):
+        for n, at in joins.items():
+            if at <= cursor and n in joins:
+                await subscribed(database, n)
+        size = chance.randint(1, 4)
+        polled = log[cursor : cursor + size]
+        first = {r.topic: r.offset for r in reversed(polled)}
+        positions = [Position(topic, 0, offset) for topic, offset in first.items()]
+        await feed.back_fill(positions, read_back, database)
+        await feed.consumer.receive(polled, database)
+        cursor += size
+    await subscribed(database, 1, 2)
+    topics = sorted({r.topic for r in log})
+    await feed.back_fill([Position(topic, 0, len(log)) for topic in topics], read_back, database)
+    for n in (1, 2):
+        told = await heard(database, f"agency-{n}")
+        last: dict[tuple[str, str], int] = {}
+        for envelope, _ in told:
+            assert envelope.sequence == last.get((envelope.source, envelope.subject), 0) + 1
+            last[envelope.source, envelope.subject] = envelope.sequence
+        own = [e for e in STORY if e.agency in ("-", uid(n, 0xA))]
+        assert len(told) == len(own)

@@ -1,0 +1,192 @@
+"""Sending, with a real mail server as peer: what is away makes messages wait, and nothing is sent twice by us."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import UnthreadedController
+from aiosmtpd.smtp import SMTP
+
+from services.enrollment.app import service as enrollment
+from services.enrollment.commands import register_person
+from services.enrollment.domain import Person
+from services.notification.app import NotificationSettings
+from services.notification.consumers import consumer
+from services.notification.domain import Delivery, DeliveryStatus, Message
+from services.notification.sender import send_messages
+from shared.contracts.notification import NotificationFailed, NotificationSent, NotificationSuppressed
+from shared.mongo import Database
+from shared.service import Context, _server
+from tests.notification.story import enrolled
+from tests.servers import free_port
+from tests.support import KEYS, announced, deliver, service_token, settings_for, uid, until
+
+
+class Mailbox:
+    """A mail server's memory; it may refuse, for now or for good."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.answer = "250 kept"
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:
+        if self.answer.startswith("250"):
+            self.messages.append(envelope.content)
+        return self.answer
+
+
+class Tokens:
+    """A service's tokens, from the tests' issuer."""
+
+    async def get(self, audience: str) -> str:
+        return service_token("notification", audience)["Authorization"].removeprefix("Bearer ")
+
+
+class World:
+    def __init__(self, context: Context, mailbox: Mailbox, mail: Any, port: int, enrollment: Any) -> None:
+        self.context = context
+        self.mailbox = mailbox
+        self.mail = mail
+        self.port = port
+        self.enrollment = enrollment
+
+
+@pytest.fixture
+async def world(database: Database, mongo_uri: str) -> AsyncIterator[World]:
+    """Enrollment as a neighbour over HTTP, a mail server, and the sender's context."""
+    people = Database(mongo_uri, f"people-{id(database)}", service="enrollment")
+    for n, kind in ((1, 0xB), (1, 0xD)):
+        person = Person(id=uid(n, kind), name=f"Person {n} (generated)", email=f"p{kind}@example.go.id", asked="x")
+        await register_person(person, people, key="k" * 16, if_match=None)
+    internal = enrollment.internal_app(people, settings_for())
+    internal.state.verifier.trust(KEYS)
+    port, smtp_port = free_port(), free_port()
+    server = _server(internal, "127.0.0.1", port)
+    serving = asyncio.create_task(server.serve())
+    mailbox = Mailbox()
+    mail = UnthreadedController(mailbox, hostname="127.0.0.1", port=smtp_port, loop=asyncio.get_running_loop())
+    await mail._create_server()
+    settings = settings_for(
+        NotificationSettings,
+        smtp_port=smtp_port,
+        mail_from="training@example.go.id",
+        enrollment_internal_url=f"http://127.0.0.1:{port}",
+        lease_seconds=0.6,
+    )
+    context = Context(database, settings, Tokens(), asyncio.Event())  # type: ignore[arg-type]
+    await until(lambda: server.started)
+    yield World(context, mailbox, mail, port, server)
+    context.stopping.set()
+    server.should_exit = True
+    await serving
+    await people.drop()
+    await people.close()
+
+
+async def sending(world: World) -> asyncio.Task[None]:
+    return asyncio.create_task(send_messages(world.context))
+
+
+async def stopped(world: World, task: asyncio.Task[None]) -> None:
+    world.context.stopping.set()
+    await asyncio.wait_for(task, 10)
+    world.context.stopping.clear()
+
+
+async def left(database: Database) -> int:
+    return len(await database.query(Delivery, {"status": DeliveryStatus.DUE.value}))
+
+
+async def none_left(database: Database) -> bool:
+    return await left(database) == 0
+
+
+async def test_a_message_is_sent_once_and_announced_without_its_words(world: World, database: Database) -> None:
+    await deliver(consumer, database, enrolled(1))
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 2
+    text = world.mailbox.messages[0].decode()
+    assert "Auto-Submitted: auto-generated" in text and "Message-ID: <" in text
+    assert len(await database.query(Message, {})) == 2
+    sent = await announced(database, NotificationSent)
+    assert len(sent) == 4
+    assert all("generated" not in event.model_dump_json() for _, event in sent)
+    kept = await database.collection("deliveries").find({}).to_list(None)
+    assert "example.go.id" not in str(kept) and "generated" not in str(kept)
+
+
+async def test_a_crash_between_sending_and_marking_sends_again_under_the_same_message_id(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(consumer, database, enrolled(1))
+
+    async def crash(*arguments: object) -> None:
+        raise OSError("the process ends here")
+
+    monkeypatch.setattr("services.notification.sender._mark", crash)
+    task = await sending(world)
+    await until(lambda: len(world.mailbox.messages) == 2)
+    await stopped(world, task)
+    monkeypatch.undo()
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    ids = [line for m in world.mailbox.messages for line in m.decode().splitlines() if line.startswith("Message-ID")]
+    assert len(set(ids)) == 2 and len(ids) >= 4
+    assert len(await announced(database, NotificationSent)) == 4
+
+
+async def test_messages_wait_while_the_mail_server_is_busy(world: World, database: Database) -> None:
+    world.mailbox.answer = "451 try again later"
+    await deliver(consumer, database, enrolled(1))
+    task = await sending(world)
+    await until(lambda: _partly(database))
+    assert await left(database) == 2 and world.mailbox.messages == []
+    world.mailbox.answer = "250 kept"
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 2
+    assert await announced(database, NotificationFailed) == []
+
+
+async def _partly(database: Database) -> bool:
+    """The in-app messages have left; the e-mails have not."""
+    return len(await database.query(Message, {})) == 2
+
+
+async def test_a_refusal_for_good_is_a_failure_with_its_code(world: World, database: Database) -> None:
+    world.mailbox.answer = "550 no such mailbox"
+    await deliver(consumer, database, enrolled(1))
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    failed = [event for _, event in await announced(database, NotificationFailed)]
+    assert [e.reason_code for e in failed if isinstance(e, NotificationFailed)] == ["refused-by-mail-server"] * 2
+
+
+async def test_whom_enrollment_does_not_know_gets_nothing(world: World, database: Database) -> None:
+    await deliver(consumer, database, enrolled(7))
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert world.mailbox.messages == []
+    suppressed = [event for _, event in await announced(database, NotificationSuppressed)]
+    assert {e.reason_code for e in suppressed if isinstance(e, NotificationSuppressed)} == {"unknown-person"}
+
+
+async def test_messages_wait_while_enrollment_is_away(world: World, database: Database) -> None:
+    await deliver(consumer, database, enrolled(1))
+    there = world.context.settings.enrollment_internal_url
+    object.__setattr__(world.context.settings, "enrollment_internal_url", "http://127.0.0.1:1")
+    task = await sending(world)
+    await asyncio.sleep(0.5)  # it has tried
+    assert await left(database) == 4
+    object.__setattr__(world.context.settings, "enrollment_internal_url", there)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 2
