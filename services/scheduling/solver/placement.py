@@ -92,7 +92,30 @@ def shortages(problem: Problem) -> list[Shortage]:
             short = max(of_group.values(), default=0) - len(possible)
             if short > 0:
                 found.append(Shortage(rule, cls, short * min(event.duration for event in events)))
-    return found
+    return list(dict.fromkeys([*found, *_overbooked(problem, "H5"), *_overbooked(problem, "H6")]))
+
+
+def _overbooked(problem: Problem, rule: str) -> Iterable[Shortage]:
+    """Classes that together ask more of the few who may lead (H5) or hold (H6) them than those have free."""
+    busy, cap = (
+        (problem.trainer_busy, problem.trainer_day_cap) if rule == "H5" else (problem.room_busy, problem.slots_per_day)
+    )
+    pools: dict[tuple[frozenset[str], frozenset[int]], list[Event]] = defaultdict(list)
+    for event in problem.events:
+        names = frozenset(event.trainers if rule == "H5" else _large_enough(problem, event))
+        if names:
+            pools[names, frozenset(start // problem.slots_per_day for start in event.starts)].append(event)
+    for (names, days), own in pools.items():
+        events = [e for (other, when), more in pools.items() if when == days and other <= names for e in more]
+        offered = {start + n for event in events for start in event.starts for n in range(event.duration)}
+        supply = 0
+        for name in names:
+            of_day: dict[int, int] = defaultdict(int)
+            for slot in offered - busy.get(name, frozenset()):
+                of_day[slot // problem.slots_per_day] += 1
+            supply += sum(min(slots, cap) for slots in of_day.values())
+        if (short := sum(event.duration for event in events) - supply) > 0:
+            yield Shortage(rule, "+".join(sorted({event.cls for event in own})), short)
 
 
 def _large_enough(problem: Problem, event: Event) -> list[str]:
