@@ -5,7 +5,6 @@ Domain time only (`now`, `ce_time`, `due_at`). Leases, positions, retention and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,17 +70,3 @@ def at(instant: datetime) -> Iterator[None]:
         yield
     finally:
         _fixed.reset(token)
-
-
-async def passed(instant: datetime, stopping: asyncio.Event, woken: asyncio.Event) -> None:
-    """Wait until domain time reaches the instant, or until one of the two events is set."""
-    while not stopping.is_set() and not woken.is_set():
-        left = (instant - now()).total_seconds()
-        if left <= 0:
-            return
-        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, woken)]
-        try:
-            await asyncio.wait(waits, timeout=0.01 if _source else min(left, 30.0), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()

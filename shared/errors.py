@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-
 _OF_EVERY_PROBLEM = frozenset({"type", "title", "status", "detail", "instance", "correlation_id", "errors"})
 
 

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -321,10 +321,21 @@ def statement_of(route: APIRoute) -> list[Allowed | Public]:
     return list(walk(route.dependant))
 
 
+def routes_of(app: FastAPI) -> list[APIRoute]:
+    """Every route of ours that an app serves; the framework's own pages are not among them."""
+
+    def walk(routes: Iterable[Any]) -> Iterator[APIRoute]:
+        for route in routes:
+            if isinstance(route, APIRoute):
+                yield route
+            elif hasattr(route, "original_router"):  # a router that was included
+                yield from walk(route.original_router.routes)
+            elif hasattr(route, "routes"):
+                yield from walk(route.routes or ())
+
+    return list(walk(app.routes))
+
+
 def undeclared(app: FastAPI) -> list[str]:
     """Routes that do not state exactly once who may call them."""
-    return [
-        f"{sorted(route.methods or ())} {route.path}"
-        for route in app.routes
-        if isinstance(route, APIRoute) and len(statement_of(route)) != 1
-    ]
+    return [f"{sorted(route.methods or ())} {route.path}" for route in routes_of(app) if len(statement_of(route)) != 1]

@@ -15,12 +15,14 @@ import yaml
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
+from pymongo import AsyncMongoClient
 
 from demo.player import Gateway, Player
 from demo.scenario import Scenario, cast
 from demo.story import Story
 from demo.summary import Summary, read_back
 from demo.topics import Listener, everything, kafka
+from shared import personal
 from shared.contracts import REGISTRY
 from stack import PROJECT, Stack
 
@@ -159,6 +161,24 @@ async def test_no_name_or_address_is_on_any_topic_or_in_any_log(played: Played) 
     for log in (played.stack.home / "logs").glob("*.log"):
         text = log.read_bytes()
         assert not any(word in text for word in words), log.name
+
+
+async def test_no_name_or_address_is_kept_outside_the_collections_that_are_for_them(played: Played) -> None:
+    words = {w for p in cast(played.story.scenario).people for w in (p.name, p.email, p.nip)}
+    allowed = {(c.service, c.collection) for c in personal.COLLECTIONS}
+    found: set[tuple[str, str]] = set()
+    user, password = played.stack.credentials("mongo-admin")
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+        played.stack.endpoints["mongo"]["uri"], username=user, password=password, authSource="admin"
+    )
+    for service in ("enrollment", "scheduling", "assessment", "notification"):
+        for collection in await client[service].list_collection_names():
+            async for document in client[service][collection].find({}):
+                if any(word in str(document) for word in words):
+                    found.add((service, collection))
+    await client.close()
+    assert found <= allowed
+    assert ("enrollment", "people") in found and ("assessment", "sealed_certificates") not in found
 
 
 async def test_internal_routes_are_not_reachable_through_the_gateway(played: Played) -> None:
