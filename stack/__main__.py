@@ -1,32 +1,44 @@
-"""`python -m stack up|down|status|logs|token|rotate-keys|endpoints`"""
+"""`python -m stack up|down|reset|status|logs|token|rotate-keys|endpoints`"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from datetime import datetime
 
-from stack import NEIGHBOURS, SERVICES, Missing, Stack
-from stack.issuer import Keys
-from stack.processes import NotStarted
+from stack import NEIGHBOURS, SERVICES, Missing, NotStarted, Stack
+
+_PARTS = (*NEIGHBOURS, *SERVICES, "gateway")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m stack", description="The embedded stack.")
+    parser = argparse.ArgumentParser(
+        prog="python -m stack",
+        description="The embedded stack.",
+        epilog="STACK_HOME is the folder that keeps it (var/stack); PORT_GATEWAY, PORT_KAFKA and so on set a port.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start what does not run")
-    up.add_argument("--only", help="these parts, separated by commas")
-    up.add_argument("--without-services", action="store_true", help="broker, database, mail and issuer")
-    up.add_argument("--virtual-clock", type=datetime.fromisoformat, metavar="ISO", help="play from this instant")
+    some = up.add_mutually_exclusive_group()
+    some.add_argument("--only", metavar="PARTS", help=f"these, separated by commas: {', '.join(_PARTS)}")
+    some.add_argument("--without-services", action="store_true", help="broker, database, mail and issuer")
+    up.add_argument(
+        "--virtual-clock",
+        type=datetime.fromisoformat,
+        metavar="ISO",
+        help="play from this instant (UTC unless it says)",
+    )
     commands.add_parser("down", help="stop everything")
     commands.add_parser("reset", help="stop everything and forget all data")
-    commands.add_parser("status", help="which parts run")
-    logs = commands.add_parser("logs", help="last lines of a part")
-    logs.add_argument("part", choices=(*NEIGHBOURS, *SERVICES, "gateway"))
+    commands.add_parser("status", help="which parts run; 1 when one has crashed or none runs")
+    logs = commands.add_parser("logs", help="last lines of one part, or of all")
+    logs.add_argument("part", nargs="?", choices=_PARTS)
     logs.add_argument("--lines", type=int, default=50)
     token = commands.add_parser("token", help="a token for trying the API")
     token.add_argument("--role", action="append", default=[], required=True)
@@ -36,24 +48,25 @@ def main() -> int:
     commands.add_parser("rotate-keys", help="sign with a new key from now on")
     commands.add_parser("endpoints", help="every address and where each credential lies")
     arguments = parser.parse_args()
-    stack = Stack()
+    # Told to end, it cleans up as if interrupted, instead of leaving half a stack.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(arguments, stack)
+        return _run(arguments, Stack())
     except (Missing, NotStarted) as error:
         print(error, file=sys.stderr)
         return 1
-    except FileNotFoundError:
-        print("there is no stack here yet: make up", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _run(arguments: argparse.Namespace, stack: Stack) -> int:
     match arguments.command:
         case "up":
             began = time.monotonic()
-            crashed = [part for part, state in stack.status().items() if state == "crashed"]
-            for part in crashed:
-                print(f"{part} had crashed; its last lines:\n{stack.processes.tail(part)}\n", file=sys.stderr)
+            for part, state in stack.status().items():
+                if state == "crashed":
+                    print(f"{part} had crashed; its last lines:\n{stack.processes.tail(part)}\n", file=sys.stderr)
             parts = NEIGHBOURS if arguments.without_services else None
             if arguments.only:
                 parts = tuple(arguments.only.split(","))
@@ -71,9 +84,12 @@ def _run(arguments: argparse.Namespace, stack: Stack) -> int:
                 print(f"{part:13} {state}")
                 if state == "crashed":
                     print(stack.processes.tail(part))
-            return int(any(state != "running" for state in states.values()))
+            return int("crashed" in states.values() or "running" not in states.values())
         case "logs":
-            print(stack.processes.tail(arguments.part, arguments.lines))
+            for part in [arguments.part] if arguments.part else _PARTS:
+                if arguments.part is None:
+                    print(f"== {part}")
+                print(stack.processes.tail(part, arguments.lines))
         case "token":
             client, secret = stack.credentials("client-scenario")
             asked = {
@@ -87,9 +103,15 @@ def _run(arguments: argparse.Namespace, stack: Stack) -> int:
             if arguments.person_id:
                 asked["person_id"] = arguments.person_id
             body = urllib.parse.urlencode(asked).encode()
-            with urllib.request.urlopen(stack.endpoints["issuer"] + "/token", body) as answer:
-                print(json.load(answer)["access_token"])
+            try:
+                with urllib.request.urlopen(stack.endpoints["issuer"] + "/token", body, timeout=10) as answer:
+                    print(json.load(answer)["access_token"])
+            except urllib.error.URLError as error:
+                raise NotStarted(f"the issuer does not answer ({error.reason}): make up") from None
         case "rotate-keys":
+            from stack.issuer import Keys  # here only: it would make every other command wait for its imports
+
+            stack.credentials("client-scenario")  # says so where there never was a stack
             Keys(stack.home / "data-of-issuer").rotate()
         case "endpoints":
             print(json.dumps(stack.endpoints, indent=1))
