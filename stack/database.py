@@ -12,7 +12,10 @@ import threading
 from pathlib import Path
 
 import pymongo
+from pymongo.errors import OperationFailure
 from secantus import SecantusDBServer
+
+_USER_EXISTS = 51003
 
 
 def main() -> None:
@@ -38,15 +41,7 @@ def main() -> None:
         # Users can only be made while nobody is asked who he is; on a port that nobody knows.
         unguarded = server(False, 0)
         unguarded.start()
-        client: pymongo.MongoClient[dict[str, object]]
-        with pymongo.MongoClient(unguarded.uri, directConnection=True) as client:
-            for user in json.loads(users_file.read_text()):
-                client[user["database"]].command(
-                    "createUser",
-                    user["username"],
-                    pwd=user["password"],
-                    roles=[{"role": user["role"], "db": user["database"]}],
-                )
+        _make_users(unguarded.uri, users_file)
         unguarded.stop()
         made.touch()
     guarded = server(True, port)
@@ -54,6 +49,19 @@ def main() -> None:
     print("ready", flush=True)
     stopping.wait()
     guarded.stop()
+
+
+def _make_users(uri: str, users_file: Path) -> None:
+    """Make the users; those that a start which was cut short had made already are left as they are."""
+    client: pymongo.MongoClient[dict[str, object]]
+    with pymongo.MongoClient(uri, directConnection=True) as client:
+        for user in json.loads(users_file.read_text()):
+            roles = [{"role": user["role"], "db": user["database"]}]
+            try:
+                client[user["database"]].command("createUser", user["username"], pwd=user["password"], roles=roles)
+            except OperationFailure as error:
+                if error.code != _USER_EXISTS:
+                    raise
 
 
 if __name__ == "__main__":

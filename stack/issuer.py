@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,10 +21,12 @@ import jwt
 import uvicorn
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from stack.files import write_private
 
 TOKEN_SECONDS = 3600
-KEYS_KEPT = 3
 
 
 class Keys:
@@ -31,7 +34,7 @@ class Keys:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._stamp = 0
+        self._names: list[str] = []
         self._keys: list[tuple[str, rsa.RSAPrivateKey]] = []
         if not self._files():
             self.rotate()
@@ -40,23 +43,25 @@ class Keys:
         return sorted(self._folder.glob("key-*.pem"), reverse=True)
 
     def rotate(self) -> None:
+        """Sign with a new key from now on; forget those whose successor is older than a token may be."""
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file = self._folder / f"key-{time.time_ns()}.pem"
-        file.touch(mode=0o600)
-        file.write_bytes(pem)
-        for old in self._files()[KEYS_KEPT:]:
-            old.unlink()
+        now = time.time_ns()
+        write_private(self._folder / f"key-{now}.pem", pem.decode())
+        files = self._files()
+        for successor, old in pairwise(files):
+            if now - int(successor.stem.removeprefix("key-")) > TOKEN_SECONDS * 1_000_000_000:
+                old.unlink(missing_ok=True)
 
     @property
     def current(self) -> list[tuple[str, rsa.RSAPrivateKey]]:
-        stamp = self._folder.stat().st_mtime_ns
-        if stamp != self._stamp:
-            loaded = [(f.stem, serialization.load_pem_private_key(f.read_bytes(), None)) for f in self._files()]
+        files = self._files()
+        if (names := [file.name for file in files]) != self._names:
+            loaded = [(file.stem, serialization.load_pem_private_key(file.read_bytes(), None)) for file in files]
             self._keys = [(kid, key) for kid, key in loaded if isinstance(key, rsa.RSAPrivateKey)]
-            self._stamp = stamp
+            self._names = names
         return self._keys
 
 
@@ -70,6 +75,7 @@ def issuer(url: str, keys: Keys, clients: dict[str, str]) -> FastAPI:
             "jwks_uri": f"{url}/jwks",
             "token_endpoint": f"{url}/token",
             "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post"],
             "id_token_signing_alg_values_supported": ["RS256"],
             "response_types_supported": ["token"],
             "subject_types_supported": ["public"],
@@ -90,16 +96,20 @@ def issuer(url: str, keys: Keys, clients: dict[str, str]) -> FastAPI:
         }
 
     @app.post("/token")
-    async def token(request: Request) -> dict[str, Any]:
-        asked = dict(parse_qsl((await request.body()).decode()))
-        client_id, audience = asked.get("client_id", ""), asked.get("audience", "")
-        known = hmac.compare_digest(clients.get(client_id, secrets.token_hex()), asked.get("client_secret", ""))
-        if asked.get("grant_type") != "client_credentials" or not known or not audience:
-            raise HTTPException(401, "invalid_client")
+    async def token(request: Request) -> JSONResponse:
+        asked = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        client_id, audience = asked.get("client_id", ""), asked.get("audience", "").split()
+        secret = clients.get(client_id, secrets.token_hex())
+        if not hmac.compare_digest(secret.encode(), asked.get("client_secret", "").encode()):
+            return JSONResponse({"error": "invalid_client"}, 401)
+        if asked.get("grant_type") != "client_credentials":
+            return JSONResponse({"error": "unsupported_grant_type"}, 400)
+        if not audience:
+            return JSONResponse({"error": "invalid_request", "error_description": "audience is missing"}, 400)
         now = int(time.time())
         claims: dict[str, Any] = {
             "iss": url,
-            "aud": audience.split(),
+            "aud": audience,
             "iat": now,
             "exp": now + TOKEN_SECONDS,
             "jti": str(uuid.uuid4()),
@@ -117,7 +127,8 @@ def issuer(url: str, keys: Keys, clients: dict[str, str]) -> FastAPI:
             claims |= {"sub": client_id, "client_id": client_id, "roles": ["service"], "agency_ids": []}
         kid, key = keys.current[0]
         signed = jwt.encode(claims, key, algorithm="RS256", headers={"kid": kid})
-        return {"access_token": signed, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}
+        granted = {"access_token": signed, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}
+        return JSONResponse(granted, headers={"Cache-Control": "no-store"})
 
     return app
 

@@ -7,65 +7,99 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
 from aiosmtpd.controller import UnthreadedController
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Query, Response
 
 
 class Kept:
-    """What arrived, in order, in a file that outlives the process."""
+    """What arrived, in order, in a file that is only ever appended to and outlives the process."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._last = 0
+        self.messages: dict[int, dict[str, Any]] = {}
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.messages: list[dict[str, Any]] = []
-        if file.exists():
-            self.messages = [json.loads(line) for line in file.read_text().splitlines()]
+        file.touch(mode=0o600)
+        whole = file.read_bytes()
+        complete = whole[: whole.rfind(b"\n") + 1]
+        if complete != whole:  # ended in the middle of a line: that message was never acknowledged
+            os.truncate(file, len(complete))
+        for line in complete.splitlines():
+            self._take(json.loads(line))
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if "cleared" in entry:
+            self.messages = {}
+            self._last = max(self._last, entry["cleared"])
+        else:
+            self.messages[entry["id"]] = entry
+            self._last = entry["id"]
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self._file.open("ab") as file:
+            file.write(json.dumps(entry).encode() + b"\n")
+        self._take(entry)
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # aiosmtpd's name
-        parsed = message_from_bytes(envelope.content, policy=policy.default)
-        body = parsed.get_body(("plain", "html"))
-        message = {
-            "id": len(self.messages) + 1,
-            "received_at": datetime.now(UTC).isoformat(),
-            "from": envelope.mail_from,
-            "to": envelope.rcpt_tos,
-            "subject": str(parsed["subject"]),
-            "headers": {name: str(value) for name, value in parsed.items()},
-            "text": body.get_content() if body else "",
-        }
-        self.messages.append(message)
-        with self._file.open("a") as file:
-            file.write(json.dumps(message) + "\n")
+        self._append(
+            {
+                "id": self._last + 1,
+                "received_at": datetime.now(UTC).isoformat(),
+                "from": envelope.mail_from,
+                "to": envelope.rcpt_tos,
+                **read(envelope.content),
+            }
+        )
         return "250 kept"
 
     def clear(self) -> None:
-        self.messages.clear()
-        self._file.unlink(missing_ok=True)
+        """Forget all. Numbers go on, so that whoever asks for what came since a number misses nothing."""
+        self._append({"cleared": self._last})
+
+
+def read(content: bytes) -> dict[str, Any]:
+    """Subject, headers and text of a message; whatever cannot be understood is kept as it came."""
+    parsed = message_from_bytes(content, policy=policy.default)
+    try:
+        body = parsed.get_body(("plain", "html"))
+        return {
+            "subject": str(parsed["subject"] or ""),
+            "headers": {name: str(value) for name, value in parsed.items()},
+            "text": body.get_content() if body else "",
+        }
+    except Exception:  # an unknown charset, a header that is none: the parser has no common class for these
+        return {"subject": "", "headers": {}, "text": content.decode("utf-8", "replace")}
 
 
 def pages(kept: Kept) -> FastAPI:
     app = FastAPI(title="mail")
 
     @app.get("/messages")
-    def messages(to: str | None = None, since: int = 0) -> list[dict[str, Any]]:
+    async def messages(to: str | None = None, since: Annotated[int, Query(ge=0)] = 0) -> list[dict[str, Any]]:
         """What arrived after message number `since`, for one recipient or all."""
-        return [m for m in kept.messages[since:] if to is None or to in m["to"]]
+        wanted = to.casefold() if to is not None else None
+        return [
+            message
+            for message in kept.messages.values()
+            if message["id"] > since and (wanted is None or wanted in (name.casefold() for name in message["to"]))
+        ]
 
     @app.get("/messages/{id}")
-    def message(id: int) -> dict[str, Any]:
-        if not 0 < id <= len(kept.messages):
+    async def message(id: int) -> dict[str, Any]:
+        if id not in kept.messages:
             raise HTTPException(404)
-        return kept.messages[id - 1]
+        return kept.messages[id]
 
     @app.delete("/messages", status_code=204)
-    def clear() -> Response:
+    async def clear() -> Response:
         kept.clear()
         return Response(status_code=204)
 
