@@ -7,25 +7,29 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
 import httpx
+import yaml
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from demo import report
 from demo.player import Gateway, NotQuiet, Player, Unexpected
-from demo.scenario import Scenario, cast
+from demo.scenario import DAYS_BEFORE, Scenario, cast
 from demo.story import Story
 from demo.summary import Summary, read_back
-from demo.topics import Listener, kafka
+from demo.topics import Listener, NotRead, kafka
+from shared import reference
 from stack import Missing, Stack
 from stack.processes import NotStarted
 
-WEEKS_BEFORE = 7
+WEEKS_BEFORE = DAYS_BEFORE // 7
 
 
 def main() -> int:
@@ -36,17 +40,24 @@ def main() -> int:
     play_command.add_argument("--report", type=Path, default=Path("var/demo/report.html"))
     arguments = parser.parse_args()
     console = Console()
-    scenario = Scenario.read(arguments.scenario)
+    try:
+        scenario = Scenario.read(arguments.scenario)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        console.print(f"[bold red]{arguments.scenario} cannot be played[/]: {error}", highlight=False)
+        return 2
     stack = Stack()
     try:
-        summary, story = asyncio.run(play(scenario, stack, console))
-    except (Missing, NotStarted, NotQuiet, Unexpected) as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {error}")
+        summary = asyncio.run(play(scenario, stack, console))
+    except (Missing, NotStarted, NotQuiet, NotRead, Unexpected, httpx.HTTPError, KafkaError) as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        crashed = [part for part, state in stack.status().items() if state == "crashed"]
+        for part in crashed:
+            console.print(f"{part} has crashed:\n{stack.processes.tail(part)}", highlight=False, markup=False)
         return 1
     finally:
         if not os.environ.get("KEEP"):
             stack.down()
-    report.write(story, summary, arguments.report)
+    report.write(scenario, summary, arguments.report)
     table = Table(title=f"{scenario.title.value}: what was read back", show_header=False)
     for name, value in summary.lines:
         table.add_row(name, value)
@@ -59,14 +70,13 @@ def main() -> int:
     return 1 if summary.failed else 0
 
 
-async def play(scenario: Scenario, stack: Stack, console: Console) -> tuple[Summary, Story]:
+async def play(scenario: Scenario, stack: Stack, console: Console) -> Summary:
     """Empty the stack, start it on the virtual clock, play, and read back."""
     began = time.monotonic()
     people = cast(scenario)
-    story_begins = Story(scenario, people, None, None, None).begins_at  # type: ignore[arg-type]
     with console.status("starting broker, database, gateway and four services"):
         await asyncio.to_thread(stack.reset_data)
-        await asyncio.to_thread(stack.up, virtual_clock=story_begins)
+        await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
     console.print(f"the stack is up after {time.monotonic() - began:.0f} s")
     endpoints = stack.endpoints
     listeners: list[Listener] = []
@@ -82,55 +92,70 @@ async def play(scenario: Scenario, stack: Stack, console: Console) -> tuple[Summ
         gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
         internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
         player = Player(Path(endpoints["clock"]), internal, http)
-        player.now = story_begins
+        player.now = scenario.begins_at
         began = time.monotonic()
         try:
             with Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[day]}"), TimeElapsedColumn(),
                 console=console, transient=True,
             ) as progress:  # fmt: skip
-                story = Story(scenario, people, gateway, player, _teller(scenario, progress, console))
+                narrator = Narrator(scenario, progress)
+                story = Story(scenario, people, gateway, player, narrator)
                 await story.play(provision)
+                narrator.week_over()
             seconds = time.monotonic() - began
             await player.quiet()
             admin = kafka(endpoints, stack.credentials("kafka-admin"))
-            await _all_heard(listeners)
+            await asyncio.gather(*(listener.caught_up() for listener in listeners))
             summary = await read_back(story, endpoints, admin, listeners, http)
         finally:
             for listener in listeners:
                 await listener.stop()
     summary.say("played in", f"{seconds:.0f} s, {gateway.calls} calls")
     summary.say("stops of the clock", player.told_stops())
-    return summary, story
+    return summary
 
 
-async def _all_heard(listeners: list[Listener]) -> None:
-    """Let the agencies hear what has just been sent: until nothing new came for half a second."""
-    before = -1
-    while (now := sum(len(listener.heard) for listener in listeners)) != before:
-        before = now
-        await asyncio.sleep(0.5)
+class Narrator:
+    """Says what happens, once per step, and what the sessions of a week came to; moves the bar with the weeks."""
 
+    def __init__(self, scenario: Scenario, progress: Progress) -> None:
+        self._first = scenario.cohort.starts_on.value
+        self._workplace = reference.curriculum(scenario.cohort.curriculum_version.value).jp_workplace.value
+        self._progress = progress
+        self._weeks = ((scenario.cohort.ends_on.value - self._first).days + 1) // 7
+        self._task = progress.add_task("week", total=WEEKS_BEFORE + self._weeks, day="")
+        self._said: set[str] = set()
+        self._week = 0
+        self._attended: Counter[str] = Counter()
 
-def _teller(scenario: Scenario, progress: Progress, console: Console) -> Callable[[datetime, list[str]], None]:
-    """Says what happens, once per step, and moves the bar with the weeks."""
-    start = scenario.cohort.starts_on.value
-    weeks = WEEKS_BEFORE + 17
-    task = progress.add_task("week", total=weeks, day="")
-    said: set[str] = set()
+    def __call__(self, at: datetime, words: list[str]) -> None:
+        week = (at.date() - self._first).days // 7 + 1
+        if week > self._week:
+            self.week_over()
+            if self._week and week > self._week + 1:
+                between = f"weeks {self._week + 1}-{week - 1}"
+                self._print(f"{between}  no sessions: change projects at the workplace, {self._workplace} JP declared")
+            self._week = week
+        self._progress.update(
+            self._task, completed=min(WEEKS_BEFORE + self._weeks, week + WEEKS_BEFORE), day=f"{at:%a %d %b %Y}"
+        )
+        self._attended.update(line for line in words if line.startswith("attendance"))
+        fresh = [line for line in dict.fromkeys(words) if not line.startswith("attendance")]
+        for line in [f"{fresh[0]} … and {len(fresh) - 1} more"] if len(fresh) > 3 else fresh:
+            if line not in self._said:
+                self._said.add(line)
+                self._print(f"[dim]{at:%d %b}[/] {f'week {week:2}' if week > 0 else 'before '}  {line}")
 
-    def told(at: datetime, words: list[str]) -> None:
-        week = (at.date() - start).days // 7 + 1
-        progress.update(task, completed=min(weeks, week + WEEKS_BEFORE), day=f"{at:%a %d %b %Y}")
-        fresh = [w for w in dict.fromkeys(words) if not w.startswith("attendance")]
-        several = len(fresh) > 3
-        for line in [f"{fresh[0]} … and {len(fresh) - 1} more"] if several else fresh:
-            if line not in said:
-                said.add(line)
-                label = f"week {week:2}" if week > 0 else "before "
-                progress.console.print(f"[dim]{at:%d %b}[/] {label}  {line}")
+    def week_over(self) -> None:
+        """Tell of the week's sessions."""
+        if self._attended:
+            told = ", ".join(f"{line} × {count}" for line, count in sorted(self._attended.items()))
+            self._print(f"       week {self._week:2}  {told}")
+        self._attended.clear()
 
-    return told
+    def _print(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from shared import reference
 from shared.contracts.enrollment import AgencyKind
 
 T = TypeVar("T")
+DAYS_BEFORE = 49
+"""From the registration of the agencies to the first day of training."""
 
 
 class Part(BaseModel):
@@ -91,6 +95,33 @@ class Scenario(Part):
     @staticmethod
     def read(path: Path) -> Scenario:
         return Scenario.model_validate(yaml.safe_load(path.read_text()))
+
+    @model_validator(mode="after")
+    def _playable(self) -> Scenario:
+        """Incidents and listeners name agencies, modules and days that the scenario has."""
+        happens, cohort = self.incidents, self.cohort
+        codes = {f"{group.code}-{n:02d}" for group in self.agencies for n in range(1, group.count.value + 1)}
+        concerned = [part.agency for part in (happens.ill, happens.second_attempt, happens.not_graduating) if part]
+        concerned += [code for code in (happens.not_eligible, happens.withdraws) if code]
+        if unknown := {*concerned, *self.listeners} - codes:
+            raise ValueError(f"no such agency: {', '.join(sorted(unknown))}")
+        modules = {module.code for module in reference.curriculum(cohort.curriculum_version.value).modules}
+        taught = {happens.session_moved.partition("/")[0]} if happens.session_moved else set()
+        taught |= {happens.second_attempt.module} if happens.second_attempt else set()
+        if unknown := taught - modules:
+            raise ValueError(f"no such module: {', '.join(sorted(unknown))}")
+        if happens.ill and not cohort.starts_on.value <= happens.ill.day <= cohort.ends_on.value:
+            raise ValueError(f"nobody is taught on {happens.ill.day}")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.cohort.zone.value)
+
+    @property
+    def begins_at(self) -> datetime:
+        """When the agencies are registered: the first instant of the play."""
+        return datetime.combine(self.cohort.starts_on.value - timedelta(days=DAYS_BEFORE), time(9), self.zone)
 
     def id(self, kind: str, *name: object) -> str:
         """An id as a client would choose it (UUIDv4 in form), the same for the same seed."""

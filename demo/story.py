@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from demo.player import Gateway, Player, Step, Unexpected
 from demo.scenario import Agency, Cast, Person, Scenario
@@ -26,7 +25,7 @@ class Story:
         self._gateway = gateway
         self._player = player
         self._told = told
-        self._zone = ZoneInfo(scenario.cohort.zone.value)
+        self._zone = scenario.zone
         self._curriculum = reference.curriculum(scenario.cohort.curriculum_version.value)
         self._rules = reference.rule_set(scenario.cohort.rule_set_version.value)
         self.cohort_id = scenario.id("cohort")
@@ -56,7 +55,7 @@ class Story:
 
     @property
     def begins_at(self) -> datetime:
-        return self._before(49)
+        return self.scenario.begins_at
 
     async def play(self, provision: Callable[[list[str]], Awaitable[None]]) -> None:
         """Everything, part by part; each part is planned from what the one before it brought about."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,21 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from demo.scenario import Incidents
 from demo.story import Story
 from demo.topics import Listener, events_of, everything
 from shared import reference
 from shared.cloudevents import Envelope, Record
-from shared.contracts import REGISTRY
+from shared.contracts import REGISTRY, Event
+from shared.contracts.assessment import CredentialIssued, ModuleCompleted, ProgrammeCompleted
+from shared.contracts.enrollment import (
+    NominationRejected,
+    NominationSubmitted,
+    ParticipantEnrolled,
+    ParticipantWithdrawn,
+)
+from shared.contracts.notification import NotificationSent
+from shared.contracts.scheduling import AttendanceRecorded, AttendanceStatus, SessionScheduled
 from shared.kafka import Kafka
 
 NOBODY = ("", None, ())
@@ -35,6 +45,8 @@ class Summary:
     participant: str = ""
     facts: list[tuple[datetime, str, str]] = field(default_factory=list)
     """The facts about one participant: instant, type, and the module it is about, if any."""
+    told: dict[str, int] = field(default_factory=dict)
+    """What the services say when asked, to be compared with what they announced."""
 
     def say(self, name: str, value: str, holds: bool = True) -> None:
         self.lines.append((name, value))
@@ -51,14 +63,14 @@ async def read_back(
     cohort = story.cohort_id
 
     composition = await call(organiser, "GET", f"/enrollment/v1/cohorts/{cohort}/composition")
-    given = {group.kind.value: group.count.value for group in story.scenario.agencies}
-    wanted = sum(given.values())
+    given = Counter({group.kind.value: group.count.value for group in story.scenario.agencies})
+    wanted = [given["ministry"], given["lpnk"] + given["ltn"], given["province"] + given["regency"] + given["city"]]
     groups = [composition[name] for name in ("ministries", "non_ministry", "local_governments")]
     summary.say(
         "composition",
         f"{composition['participants']} participants"
         f" = {groups[0]} Kementerian + {groups[1]} LPNK and LTN + {groups[2]} Pemda",
-        composition["participants"] == wanted == sum(groups) and groups[0] == given.get("ministry", 0),
+        groups == wanted and composition["participants"] == sum(wanted),
     )
 
     await _timetable(summary, story)
@@ -73,8 +85,13 @@ async def read_back(
     summary.say("messages by channel", told, {status for _, status in by_channel} == {"sent"})
     summary.say("mailbox", f"{len(mails)} e-mails arrived", len(mails) == len(message_ids) == emails)
 
+    summary.told["messages"] = sum(n for (_, status), n in by_channel.items() if status == "sent")
+
     topics = await everything(admin)
-    await _topics(summary, topics, listeners)
+    facts = facts_of(topics)
+    tell_incidents(summary, facts, story.scenario.incidents, composition["participants"])
+    compare(summary, facts)
+    tell_topics(summary, topics, facts, listeners)
     await _workers(summary, endpoints, http)
     return summary
 
@@ -96,21 +113,22 @@ async def _timetable(summary: Summary, story: Story) -> None:
     schedule = await call(organiser, "GET", f"/scheduling/v1/schedules/{story.schedule_id}")
     summary.sessions = sessions
     modes = Counter(session["mode"] for session in sessions)
-    first_group = sorted({group for session in sessions for group in session["group_ids"]})[0]
-    hours: Counter[str] = Counter()
-    for session in sessions:
-        if first_group in session["group_ids"]:
-            hours[session["mode"]] += session["jp"]
     asynchronous = sum(module["jp_asynchronous"] for module in schedule["modules"])
     curriculum = reference.curriculum(schedule["curriculum_version"])
-    on_campus = hours["distance"] + hours["classical"] + asynchronous
+    hours: dict[str, Counter[str]] = {group: Counter() for session in sessions for group in session["group_ids"]}
+    for session in sessions:
+        for group in session["group_ids"]:
+            hours[group][session["mode"]] += session["jp"]
+    one = next(iter(hours.values()))
+    on_campus = sum(one.values()) + asynchronous
+    summary.told["sessions"] = len(sessions)
     summary.say("sessions", ", ".join(f"{mode} {n}" for mode, n in sorted(modes.items())))
     summary.say(
         "training hours",
-        f"{hours['distance']} JP distance + {asynchronous} JP self-study + {hours['classical']} JP classical"
-        f" = {on_campus} JP (curriculum {curriculum.jp_on_campus.value})"
+        f"{one['distance']} JP distance + {asynchronous} JP self-study + {one['classical']} JP classical"
+        f" = {on_campus} JP (curriculum {curriculum.jp_on_campus.value}) in each of {len(hours)} groups"
         f" + {curriculum.jp_workplace.value} JP declared for the workplace",
-        on_campus == curriculum.jp_on_campus.value,
+        all(sum(own.values()) + asynchronous == curriculum.jp_on_campus.value for own in hours.values()),
     )
     moved = [session for session in sessions if session["ical_sequence"]]
     summary.say(
@@ -124,6 +142,7 @@ async def _outcomes(summary: Summary, story: Story) -> None:
     passed = {(r["enrollment_id"], r["module_id"]) for r in results if r["outcome"] == "passed"}
     second = [r for r in results if r["attempt"] == 2 and r["outcome"] == "passed"]
     modules = len(reference.curriculum(story.scenario.cohort.curriculum_version.value).modules)
+    summary.told["modules completed"] = len(passed)
     summary.say("modules completed", f"{len(passed)} (of {modules} × {len({r['enrollment_id'] for r in results})})")
     summary.say(
         "at the second attempt",
@@ -139,6 +158,7 @@ async def _outcomes(summary: Summary, story: Story) -> None:
         "graduates", f"{len(graduates)}; not graduated {len(others)} ({reasons or 'none'})", len(others) == expected
     )
     certificates = [record["credential_id"] for record in decided if record["credential_id"]]
+    summary.told["graduates"], summary.told["certificates"] = len(graduates), len(certificates)
     summary.say("certificates", str(len(certificates)), len(certificates) == len(decided))
     shown = await call(NOBODY, "GET", f"/assessment/v1/verify/{certificates[0]}")
     summary.say(
@@ -147,32 +167,103 @@ async def _outcomes(summary: Summary, story: Story) -> None:
     summary.participant = graduates[0]["id"]
 
 
-async def _topics(summary: Summary, topics: dict[str, list[Record]], listeners: Sequence[Listener]) -> None:
+Facts = list[tuple[Envelope, Event]]
+
+
+def facts_of(topics: Mapping[str, Sequence[Record]]) -> dict[str, Facts]:
+    """What the services announced, by topic: no dead letters, and no copies of facts on the agencies' topics."""
+    return {
+        name: [
+            (envelope, REGISTRY[envelope.type].model_validate_json(record.value or b""))
+            for record, envelope in zip(records, events_of(records), strict=True)
+        ]
+        for name, records in topics.items()
+        if not name.endswith(".dlq") and not name.startswith("training.agency.")
+    }
+
+
+def _once(facts: Mapping[str, Facts]) -> list[Event]:
+    """Each fact once, however often it was sent."""
+    return list({envelope.id: fact for own in facts.values() for envelope, fact in own}.values())
+
+
+def tell_incidents(summary: Summary, facts: Mapping[str, Facts], incidents: Incidents, participants: int) -> None:
+    """What went otherwise than planned on the way, as it was announced, against what the scenario gives."""
+    known = _once(facts)
+    submitted = sum(isinstance(fact, NominationSubmitted) for fact in known)
+    rejected = [fact for fact in known if isinstance(fact, NominationRejected)]
+    rules = ", ".join(sorted({rule for fact in rejected for rule in fact.rule_ids}))
+    summary.say(
+        "nominations",
+        f"{submitted}; rejected {len(rejected)}" + (f" (not met: {rules})" if rules else ""),
+        len(rejected) == int(incidents.not_eligible is not None) and all(fact.rule_ids for fact in rejected),
+    )
+    enrolled = sum(isinstance(fact, ParticipantEnrolled) for fact in known)
+    withdrawn = sum(isinstance(fact, ParticipantWithdrawn) for fact in known)
+    summary.say(
+        "seats",
+        f"{enrolled} given, {withdrawn} withdrawn",
+        withdrawn == int(incidents.withdraws is not None) and enrolled - withdrawn == participants,
+    )
+    attendance = [fact for fact in known if isinstance(fact, AttendanceRecorded)]
+    statuses = Counter(fact.status for fact in attendance)
+    ill = {fact.enrollment_id for fact in attendance if fact.status is AttendanceStatus.SICK}
+    summary.say(
+        "attendance",
+        f"{len(attendance)} recorded: "
+        + ", ".join(f"{status.value} {statuses[status]}" for status in AttendanceStatus if statuses[status]),
+        len(ill) == int(incidents.ill is not None)
+        and statuses.keys() <= {AttendanceStatus.PRESENT, AttendanceStatus.SICK},
+    )
+
+
+def compare(summary: Summary, facts: Mapping[str, Facts]) -> None:
+    """Whether the services announced exactly what they tell when asked."""
+    counted = Counter(type(fact) for fact in _once(facts))
+    announced = {
+        "sessions": counted[SessionScheduled],
+        "modules completed": counted[ModuleCompleted],
+        "graduates": counted[ProgrammeCompleted],
+        "certificates": counted[CredentialIssued],
+        "messages": counted[NotificationSent],
+    }
+    summary.say(
+        "announced as told",
+        ", ".join(f"{name} {n}" for name, n in announced.items()),
+        announced == summary.told,
+    )
+
+
+def tell_topics(
+    summary: Summary,
+    topics: Mapping[str, Sequence[Record]],
+    facts: Mapping[str, Facts],
+    listeners: Sequence[Listener],
+) -> None:
+    """How much lies on each topic, that nothing was parked, and what the agencies heard of it."""
     dead = sum(len(records) for name, records in topics.items() if name.endswith(".dlq"))
     ids: set[str] = set()
     repeated = 0
-    for name, records in topics.items():
-        if name.endswith(".dlq") or name.startswith("training.agency."):
-            continue
-        events = events_of(records)
-        for record, event in zip(records, events, strict=True):
-            fact = REGISTRY[event.type].model_validate_json(record.value or b"")
+    for name, own in facts.items():
+        for event, fact in own:
             if getattr(fact, "enrollment_id", None) == summary.participant and event.source != RESTRICTED:
                 summary.facts.append((event.time, event.type, getattr(fact, "module_id", "")))
             repeated += event.id in ids
             ids.add(event.id)
-        summary.events += events
-        summary.say(f"events on {name}", str(len(events)), bool(events))
+        summary.events += [event for event, _ in own]
+        summary.say(f"events on {name}", str(len(own)), bool(own))
     summary.digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
     summary.say("digest of all event ids", f"{summary.digest} ({len(ids)} events, {repeated} sent twice)")
     summary.say("dead letters", str(dead), dead == 0)
     for listener in listeners:
         on_topic = len(topics[listener.topic])
-        own = Counter(event.type.rpartition(".")[0].rpartition(".")[2] for event in listener.heard)
-        most = ", ".join(f"{name} {n}" for name, n in own.most_common(4))
+        kinds = Counter(event.type.rpartition(".")[0].rpartition(".")[2] for event in listener.heard)
+        most = ", ".join(f"{name} {n}" for name, n in kinds.most_common(4))
+        faults = f"; not as it should be: {', '.join(listener.faults[:3])}" if listener.faults else ""
         summary.say(
             f"agency {listener.code} heard",
-            f"{len(listener.heard)} facts of its own topic, no gap, none twice ({most}, …)",
+            f"{len(listener.heard)} of {on_topic} facts on its own topic ({most}, …)"
+            + (faults or "; no gap, none twice"),
             bool(listener.heard) and not listener.faults and len(listener.heard) == on_topic,
         )
 

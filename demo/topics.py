@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
-from shared.cloudevents import Envelope, Record
+from shared.cloudevents import Envelope, Record, Unreadable
 from shared.cloudevents import read as read_envelope
 from shared.kafka import Kafka
 from shared.worker import record_of
+
+READING_SECONDS = 30.0
+
+
+class NotRead(Exception):
+    """A topic could not be read to its end; the message names the partitions."""
 
 
 def kafka(endpoints: dict[str, Any], credential: tuple[str, str]) -> Kafka:
@@ -20,7 +28,7 @@ def kafka(endpoints: dict[str, Any], credential: tuple[str, str]) -> Kafka:
 
 
 async def everything(reader: Kafka) -> dict[str, list[Record]]:
-    """Every record of every training topic, by topic, in the order of partitions and offsets."""
+    """Every record of every training topic, by topic, in the order of partitions and offsets. Raises `NotRead`."""
     admin = AIOKafkaAdminClient(**reader.aiokafka())
     await admin.start()
     try:
@@ -38,7 +46,10 @@ async def everything(reader: Kafka) -> dict[str, list[Record]]:
         for partition, offset in (await consumer.beginning_offsets(partitions)).items():
             consumer.seek(partition, offset)
         left = {partition for partition, end in ends.items() if end > 0}
+        deadline = time.monotonic() + READING_SECONDS
         while left:
+            if time.monotonic() > deadline:
+                raise NotRead(", ".join(f"{p.topic}-{p.partition} to {ends[p]}" for p in sorted(left)))
             for partition, raw in (await consumer.getmany(timeout_ms=1000)).items():
                 found[partition] += [record_of(record) for record in raw]
             left = {p for p in left if not found[p] or found[p][-1].offset + 1 < ends[p]}
@@ -60,6 +71,8 @@ class Listener:
         self.faults: list[str] = []
         self._reader = reader
         self._last: dict[tuple[str, str], int] = {}
+        self._position = 0
+        self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -70,6 +83,18 @@ class Listener:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def caught_up(self, seconds: float = 10.0) -> None:
+        """Wait until it has heard what lies on its topic now. What it does not hear in time is a fault."""
+        deadline = time.monotonic() + seconds
+        while not self.faults:
+            if self._consumer is not None:
+                partition = TopicPartition(self.topic, 0)
+                if self._position >= (await self._consumer.end_offsets([partition]))[partition]:
+                    return
+            if time.monotonic() > deadline:
+                self.faults.append(f"heard nothing behind {self._position} within {seconds:.0f} s")
+            await asyncio.sleep(0.05)
+
     async def _listen(self) -> None:
         consumer = AIOKafkaConsumer(
             self.topic,
@@ -78,11 +103,16 @@ class Listener:
             auto_offset_reset="earliest",
             isolation_level="read_committed",
         )
-        await consumer.start()
         try:
+            await consumer.start()
+            self._consumer = consumer
             async for raw in consumer:
                 self.hear(read_envelope(record_of(raw)))
+                self._position = raw.offset + 1
+        except (KafkaError, OSError, Unreadable) as error:
+            self.faults.append(type(error).__name__)
         finally:
+            self._consumer = None
             await consumer.stop()
 
     def hear(self, envelope: Envelope) -> None:
