@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -23,9 +22,9 @@ _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 def require_java() -> None:
     """Raises `Missing` unless a JDK of version 17 or later answers."""
     install = f"install a JDK, version {_JAVA_NEEDED} or later"
-    if shutil.which(_java()) is None:
+    if shutil.which("java") is None:
         raise Missing(f"java is missing: {install}")
-    answer = subprocess.run([_java(), "-version"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)
     if answer.returncode or '"' not in answer.stderr:
         raise Missing(f"java does not answer: {install}")
     told = answer.stderr.split('"')[1]
@@ -68,12 +67,7 @@ def _fetched(libs: Path) -> bool:
 def java(libs: Path, *options: str) -> list[str]:
     """The command that runs a class of the broker's jars; the class and its arguments follow."""
     logging = f"-Dlog4j2.configurationFile={_FOLDER / 'log4j2.properties'}"
-    return [_java(), *options, *_QUICK, logging, "-cp", f"{libs}/*"]
-
-
-def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    return str(Path(home) / "bin" / "java") if home else "java"
+    return ["java", *options, *_QUICK, logging, "-cp", f"{libs}/*"]
 
 
 def configure(folder: Path, port: int, controller_port: int, admin: str, password: str) -> Path:
