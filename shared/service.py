@@ -195,7 +195,7 @@ class Service:
     ) -> AsyncIterator[Work | None]:
         """The role's servers and tasks, for as long as the context lasts."""
         database = self.database(settings)
-        work = None if role == "api" else Work(self, database, settings, stopping)
+        work = None if role == "api" else Work(self, database, settings, stopping, rewind)
         servers = [_server(self.internal_app(database, settings, work), settings.internal_host, settings.internal_port)]
         if role != "worker":
             servers.append(_server(self.public_app(database, settings), settings.http_host, settings.http_port))
@@ -208,10 +208,6 @@ class Service:
         gc.freeze()  # what start-up made stays; collections then look only at what requests make
         try:
             if work is not None:
-                for topic in rewind:
-                    for consumer in self.consumers:
-                        if topic in consumer.topics:
-                            await worker.rewind(settings.kafka(), consumer.group, topic)
                 work.start()
             yield work
         finally:
@@ -233,11 +229,18 @@ def _tokens(service: str, settings: Settings) -> identity.Tokens:
 class Work:
     """What a worker does: inbox, relay, timers and the service's own loops."""
 
-    def __init__(self, service: Service, database: Database, settings: Settings, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        service: Service,
+        database: Database,
+        settings: Settings,
+        stopping: asyncio.Event,
+        rewind: Sequence[str] = (),
+    ) -> None:
         self.service = service
         self.database = database
         self.relay = outbox.Relay(database, settings.kafka(), lease_seconds=settings.lease_seconds)
-        self.intakes = worker.Intakes(service.consumers, database, settings.kafka(), settings.instance)
+        self.intakes = worker.Intakes(service.consumers, database, settings.kafka(), settings.instance, rewind)
         self._lease_seconds = settings.lease_seconds
         self._stopping = stopping
         self.context = Context(database, settings, _tokens(service.name, settings), stopping)

@@ -61,13 +61,24 @@ class _Drain(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         await self._intake.note_committed(assigned)
+        await self._intake.go_back(assigned)
 
 
 class Intake:
     """One consumer group of this process: reads its topics and gives what comes to its `Consumer`."""
 
-    def __init__(self, consumer: Consumer, database: Database, kafka: Kafka, broker: KafkaBroker, member: str) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        database: Database,
+        kafka: Kafka,
+        broker: KafkaBroker,
+        member: str,
+        rewind: Iterable[str] = (),
+    ) -> None:
         self.consumer = consumer
+        self._rewind = frozenset(rewind)
+        self._rewound: set[TopicPartition] = set()
         self.committed: dict[str, int] = {}
         """`topic-partition` → the offset before which everything is done, for the partitions this process owns."""
         self._database = database
@@ -122,6 +133,20 @@ class Intake:
                 with suppress(KafkaError):
                     if (offset := await kafka_consumer.committed(partition)) is not None:
                         self.committed[f"{partition.topic}-{partition.partition}"] = offset
+
+    async def go_back(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read the topics that an operator asked for from their beginning; what was handled is answered as duplicate.
+
+        Done as a member: a static member stays in its group for a while after it has gone, and until then nobody
+        may set the group's offsets from outside.
+        """
+        again = [p for p in partitions if p.topic in self._rewind and p not in self._rewound]
+        if again and (kafka_consumer := self.subscriber.consumer) is not None:
+            for partition, offset in (await kafka_consumer.beginning_offsets(again)).items():
+                kafka_consumer.seek(partition, offset)
+                self.committed[f"{partition.topic}-{partition.partition}"] = offset
+            self._rewound.update(again)
+            log.info("group.rewound", group=self.consumer.group, partitions=len(again))
 
     async def _read_back(self, position: Position) -> list[Record]:
         return await read_partition(self._kafka, position)
@@ -188,20 +213,6 @@ async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
     ]
 
 
-async def rewind(kafka: Kafka, group: str, topic: str) -> None:
-    """Put the group at the beginning of a topic. Its members must be stopped; what was handled stays handled."""
-    consumer = AIOKafkaConsumer(**kafka.aiokafka(), group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        (described,) = await _described(kafka, [topic])
-        partitions = [TopicPartition(topic, p["partition"]) for p in described["partitions"]]
-        consumer.assign(partitions)
-        beginnings = await consumer.beginning_offsets(partitions)
-        await consumer.commit(beginnings)
-    finally:
-        await consumer.stop()
-
-
 async def _described(kafka: Kafka, topics: Sequence[str]) -> list[Any]:
     admin = AIOKafkaAdminClient(**kafka.aiokafka())
     await admin.start()
@@ -214,7 +225,14 @@ async def _described(kafka: Kafka, topics: Sequence[str]) -> list[Any]:
 class Intakes:
     """All consumer groups of a worker over one broker connection; starts when broker, topics and database are there."""
 
-    def __init__(self, consumers: Sequence[Consumer], database: Database, kafka: Kafka, member: str) -> None:
+    def __init__(
+        self,
+        consumers: Sequence[Consumer],
+        database: Database,
+        kafka: Kafka,
+        member: str,
+        rewind: Sequence[str] = (),
+    ) -> None:
         self._database = database
         self._kafka = kafka
         self._broker = KafkaBroker(
@@ -227,7 +245,7 @@ class Intakes:
             logger=logging.getLogger("training.kafka"),
             log_level=logging.DEBUG,
         )
-        self.groups = [Intake(consumer, database, kafka, self._broker, member) for consumer in consumers]
+        self.groups = [Intake(consumer, database, kafka, self._broker, member, rewind) for consumer in consumers]
         refuse_default_acknowledgement(self._broker)
         self.started = False
 

@@ -59,8 +59,11 @@ class AgencyView(View):
 @router.put(
     "/v1/agencies/{agency_id}", status_code=201, responses=problems(domain.AgencyCodeTaken, IdTaken), tags=["agencies"]
 )
-async def register_agency(agency_id: ClientId, body: AgencyBody, asked: Asked, caller: Organiser, db: Db) -> AgencyView:
-    """Register an agency. Its code is for life and never used again."""
+async def register_agency(
+    agency_id: ClientId, body: AgencyBody, asked: Asked, caller: Organiser, response: Response, db: Db
+) -> AgencyView:
+    """Register an agency. Its code is for life and never used again. Asking again is answered 200."""
+    response.status_code = 200 if await db.get(Agency, agency_id) else 201
     agency = Agency(id=agency_id, asked=asked, **body.model_dump())
     return AgencyView.model_validate(await commands.register_agency(agency, db))
 
@@ -127,6 +130,7 @@ async def register_person(
     db: Db,
 ) -> PersonView:
     """Register a person; with If-Match, change name, address or zone. A coordinator only for the own agency."""
+    response.status_code = 200 if await db.get(Person, person_id) else 201
     if not caller.has(Role.ORGANISER):
         act_for_agency(caller, body.agency_id or "")
     person = Person(id=person_id, asked=asked, **body.model_dump())
@@ -194,8 +198,11 @@ def _cohort(cohort: Cohort) -> CohortView:
     ),
     tags=["cohorts"],
 )
-async def open_cohort(cohort_id: ClientId, body: CohortBody, asked: Asked, caller: Organiser, db: Db) -> CohortView:
-    """Open a cohort for nomination."""
+async def open_cohort(
+    cohort_id: ClientId, body: CohortBody, asked: Asked, caller: Organiser, response: Response, db: Db
+) -> CohortView:
+    """Open a cohort for nomination. Asking again is answered 200."""
+    response.status_code = 200 if await db.get(Cohort, cohort_id) else 201
     return _cohort(await commands.open_cohort(Cohort(id=cohort_id, asked=asked, **body.model_dump()), db))
 
 

@@ -187,8 +187,14 @@ class ScheduleView(View):
     ),
     tags=["schedules"],
 )
-async def draft(schedule_id: ClientId, body: ScheduleBody, asked: Asked, caller: Organiser, db: Db) -> ScheduleView:
-    """Place a cohort's curriculum into dated sessions. A draft reserves nothing and is seen by the organiser only."""
+async def draft(
+    schedule_id: ClientId, body: ScheduleBody, asked: Asked, caller: Organiser, response: Response, db: Db
+) -> ScheduleView:
+    """Place a cohort's curriculum into dated sessions. A draft reserves nothing and is seen by the organiser only.
+
+    Asking again is answered 200 with the draft as it stands.
+    """
+    response.status_code = 200 if await db.get(Schedule, schedule_id) else 201
     return ScheduleView.model_validate(await commands.draft(schedule_id, body.cohort_id, asked, db))
 
 

@@ -15,16 +15,21 @@ from shared.broker import Topic
 from shared.cloudevents import Record, read
 from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
 from shared.domain import State
+from shared.errors import Rejected
 from shared.inbox import INDEXES, Consumer, Position
 from shared.kafka import Kafka
 from shared.mongo import Database, Driver, Transaction
 from shared.outbox import Relay
 from shared.service import Service, Work
 from shared.worker import read_partition, read_topic
-from tests.shared.sample import COHORT, confirmed, enroll, open_cohort
+from tests.shared.sample import COHORT, Cohort, confirmed, enroll, open_cohort
 from tests.support import record, settings_for, uid, until
 
 _names = itertools.count()
+
+
+class Unwelcome(Rejected):
+    """This one may not be seated."""
 
 
 class Seats(State):
@@ -132,16 +137,16 @@ def seats_service(group: str) -> tuple[Service, Consumer]:
     return Service("scheduling", routers=[], consumers=[consumer], indexes=INDEXES), consumer
 
 
-def started(service: Service, database: Database, kafka: Kafka) -> Work:
+def started(service: Service, database: Database, kafka: Kafka, *, rewind: Sequence[str] = ()) -> Work:
     settings = settings_for(
         kafka_bootstrap=kafka.bootstrap,
         kafka_security_protocol=kafka.protocol,
         kafka_username=kafka.username,
         kafka_password=kafka.password,
         lease_seconds=0.6,
-        instance=f"test-{next(_names)}",
+        instance="the-one-worker",  # a restart takes its place in the group at once
     )
-    work = Work(service, database, settings, asyncio.Event())
+    work = Work(service, database, settings, asyncio.Event(), rewind)
     work.start()
     return work
 
@@ -207,6 +212,81 @@ async def test_a_poisoned_record_is_parked_on_the_broker_and_the_partition_goes_
         (letter,) = await published(kafka, f"{topic}.{topic}.dlq", 1)
         assert letter.value == b"{" and ("ce_id", None) in letter.headers
         assert dict(letter.headers)["dl_reason"] == b"unreadable:null-ce_id"
+    finally:
+        await stopped(work)
+        await other.drop()
+        await other.close()
+
+
+async def test_redriving_brings_back_what_was_parked_once_the_reason_is_gone(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, mongo_uri: str, driver: Driver
+) -> None:
+    """From the dead-letter topic into the same service's inbox, never by way of the public topic."""
+    other = Database(mongo_uri, f"other-{os.getpid()}-{next(_names)}", service="scheduling", driver=driver)
+    await other.ensure(INDEXES)
+    consumer = Consumer(topic)
+    refused = {2}
+
+    @consumer.on(ParticipantEnrolled, reads=lambda event: (Seats, event.cohort_id))
+    async def seat(event: ParticipantEnrolled, tx: Transaction) -> None:
+        if event.roster_number in refused:
+            raise Unwelcome
+        seats = await tx.load(Seats, event.cohort_id) or Seats(id=event.cohort_id)
+        tx.save(seats.but(taken=[*seats.taken, event.roster_number]))
+
+    service = Service("scheduling", routers=[], consumers=[consumer], indexes=INDEXES)
+    work = started(service, other, kafka)
+    try:
+        await open_cohort(database)
+        for number in (1, 2, 3):
+            await enroll(database, number)
+        await published(kafka, f"{topic}.{topic}.dlq", 1)
+    finally:
+        await stopped(work)
+    refused.clear()
+    letters = await read_topic(kafka, f"{topic}.{topic}.dlq")
+    assert (await consumer.redrive(letters, other)).handled == 1
+    seats = await other.get(Seats, COHORT)
+    assert seats is not None and seats.taken == [1, 3, 2]
+    assert len(await read_topic(kafka, topic)) == 3
+    await other.drop()
+    await other.close()
+
+
+async def test_a_handler_added_later_sees_the_past_when_its_group_is_rewound(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, mongo_uri: str, driver: Driver
+) -> None:
+    """The state is as if the handler had always been there, and what was handled before is not handled again."""
+    other = Database(mongo_uri, f"other-{os.getpid()}-{next(_names)}", service="scheduling", driver=driver)
+    await other.ensure(INDEXES)
+    service, consumer = seats_service(topic)
+    work = started(service, other, kafka)
+    try:
+        await open_cohort(database)
+
+        async def confirm(tx: Transaction) -> None:
+            tx.save(await tx.require(Cohort, COHORT), confirmed(5))
+
+        await database.transaction(confirm)
+        await enroll(database, 1)
+
+        async def seated() -> bool:
+            return await other.get(Seats, COHORT) is not None
+
+        assert await until(seated)
+    finally:
+        await stopped(work)
+    seen: list[int] = []
+
+    @consumer.on(CohortConfirmed)
+    async def note(event: CohortConfirmed, tx: Transaction) -> None:
+        seen.append(event.size)
+
+    work = started(service, other, kafka, rewind=[topic])
+    try:
+        assert await until(lambda: seen == [5])
+        seats = await other.get(Seats, COHORT)
+        assert seats is not None and seats.taken == [1]
     finally:
         await stopped(work)
         await other.drop()
