@@ -108,8 +108,7 @@ class Processes:
         if (note := self._read(part)) is None:
             return None
         pid, at = note
-        known = began(pid) if "/" in at else _began_in_words(pid)  # in words: a stack that runs since before
-        return pid if known == at else None
+        return pid if began(pid) == at else None
 
     def crashed(self, part: str) -> bool:
         """Whether the part was started, not stopped since, and is gone although the machine has not gone down."""
