@@ -119,9 +119,9 @@ def test_nobody_generated_can_be_taken_for_somebody_real() -> None:
     assert all(agency.name.endswith("(contoh)") for agency in people.agencies)
 
 
-def test_personnel_numbers_are_well_formed_and_nobody_shares_one() -> None:
+def test_personnel_numbers_are_well_formed_and_nobody_shares_one_or_an_address() -> None:
     numbers = [person.nip for person in cast(scenario()).people]
-    assert len(set(numbers)) == len(numbers)
+    assert len(set(numbers)) == len(numbers) == len({person.email for person in cast(scenario()).people})
     assert all(valid_nip(number) for number in numbers)
 
 
