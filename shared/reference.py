@@ -85,7 +85,7 @@ class RuleSet(Known):
     attempts: Sourced[int]
     remedial_cap: Sourced[Decimal]
     absence_limit_jp: Sourced[int]
-    module_absence_limit_jp: Sourced[int]
+    module_absence_limit_share: Sourced[Decimal] = Field(description="of the hours of a module that are held")
     module_closing_days: Sourced[int]
     bands: list[Band]
     seminar_criteria: dict[str, Sourced[list[str]]]

@@ -398,7 +398,7 @@ def judge(result: ModuleResult, module: Module, rules: RuleSet) -> tuple[Outcome
     if scored and result.score is None:
         return None, []
     reasons = []
-    if result.attempt == 1 and result.absence_jp > rules.module_absence_limit_jp.value:
+    if result.attempt == 1 and result.absence_jp > rules.module_absence_limit_share.value * module.placed_jp:
         reasons.append("absence-limit")
     if scored and result.score is not None and not rules.passes(result.score):
         reasons.append("score-below-mark")
