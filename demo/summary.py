@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -234,6 +234,10 @@ def compare(summary: Summary, facts: Mapping[str, Facts]) -> None:
     )
 
 
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
 def tell_topics(
     summary: Summary,
     topics: Mapping[str, Sequence[Record]],
@@ -252,8 +256,10 @@ def tell_topics(
             ids.add(event.id)
         summary.events += [event for event, _ in own]
         summary.say(f"events on {name}", str(len(own)), bool(own))
-    summary.digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+    summary.digest = _digest(ids)
     summary.say("digest of all event ids", f"{summary.digest} ({len(ids)} events, {repeated} sent twice)")
+    said = {f"{e.id} {e.time.isoformat()} {fact.model_dump_json()}" for own in facts.values() for e, fact in own}
+    summary.say("digest of what they say", f"{_digest(said)} (data and domain time)", len(said) == len(ids))
     summary.say("dead letters", str(dead), dead == 0)
     for listener in listeners:
         on_topic = len(topics[listener.topic])
