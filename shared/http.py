@@ -34,6 +34,7 @@ from shared.mongo import Database, Transaction
 T = TypeVar("T")
 
 BODY_BYTES = 1024 * 1024
+BODY_DEPTH = 32
 MAX_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly
 IDEMPOTENCY_SECONDS = 86_400
 
@@ -111,6 +112,14 @@ def _unfit(request: Request, error: Exception) -> JSONResponse:
     return _answer(422, "invalid-request", "The request does not fit its schema", errors=wrong[:50])
 
 
+def _beyond(request: Request, error: Exception) -> JSONResponse:
+    """A date or number of the request leads beyond what a calendar or the database can hold."""
+    log.warning("request.beyond-range", exc_info=error)
+    structlog.contextvars.bind_contextvars(problem="invalid-request")
+    errors = [{"pointer": "/", "detail": "out-of-range"}]
+    return _answer(422, "invalid-request", "The request does not fit its schema", errors=errors)
+
+
 _HTTP_CODES = {
     400: ("malformed-request", "The request cannot be read"),
     404: ("not-found", "There is no such thing, or it is not yours"),
@@ -127,8 +136,15 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 # --- around every request ----------------------------------------------------------------------------------------
 
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
 class _TooLarge(Exception):
     pass
+
+
+class _Gone(Exception):
+    """The caller left before its request was whole."""
 
 
 class _Frame:
@@ -165,6 +181,8 @@ class _Frame:
                 await wrong(scope, receive, answer)
             else:
                 await self._app(scope, _replay(body, receive), answer)
+        except _Gone:
+            status = 499  # never sent: nobody is there to read it
         except _TooLarge:
             response = _answer(413, "too-large", f"A body may have {BODY_BYTES} bytes")
             await response(scope, receive, answer)
@@ -176,11 +194,10 @@ class _Frame:
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "unknown")
-            REQUESTS.labels(route, scope["method"], str(status)).observe(seconds)
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # a caller may send any word
+            REQUESTS.labels(route, method, str(status)).observe(seconds)
             if not route.startswith(("/healthz", "/readyz", "/metrics", "/internal/v1/quiet")):
-                log.info(
-                    "request.answered", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1)
-                )
+                log.info("request.answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 
 def _uuid(text: str | None) -> str | None:
@@ -191,7 +208,7 @@ def _uuid(text: str | None) -> str | None:
 
 
 async def _body(receive: Receive, headers: Headers) -> bytes:
-    """The whole body, up to its limit, however it is sent."""
+    """The whole body, up to its limit, however it is sent. Half a request is none: it raises `_Gone`."""
     if (length := headers.get("content-length")) is not None and length.isdigit() and int(length) > BODY_BYTES:
         raise _TooLarge
     parts: list[bytes] = []
@@ -199,7 +216,7 @@ async def _body(receive: Receive, headers: Headers) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)
+            raise _Gone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES:
@@ -231,18 +248,36 @@ def _refused(constant: str) -> float:
     raise ValueError("not-a-number")
 
 
+def _nested_too_deeply(text: str, read: Any) -> bool:
+    if text.count("[") + text.count("{") <= BODY_DEPTH:
+        return False
+    level = [read]
+    for _ in range(BODY_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (list, dict))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return any(isinstance(item, (list, dict)) for item in level)
+
+
 def _unreadable(body: bytes, headers: Headers) -> JSONResponse | None:
     """Refuse JSON that no database keeps: numbers beyond range, NaN, lone surrogates, NUL, bottomless nesting."""
-    if not body or "json" not in headers.get("content-type", "json"):
+    if not body or "json" not in headers.get("content-type", "json").lower():
         return None
     detail = None
     try:
         text = body.decode()
-        if "\\u" in text or "\\U" in text:
-            json.dumps(json.loads(text), ensure_ascii=False).encode()
-        if "\\u0000" in text or "\x00" in text:
+        read = json.loads(text, parse_int=_bounded, parse_constant=_refused)
+        if _nested_too_deeply(text, read):
+            detail = "nested-too-deeply"
+        elif "\\u0000" in text:
             detail = "nul-character"
-        json.loads(text, parse_int=_bounded, parse_constant=_refused)
+        elif "\\u" in text:
+            json.dumps(read, ensure_ascii=False).encode()
     except UnicodeError:
         detail = "not-utf8"
     except RecursionError:
@@ -263,14 +298,25 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Failure, _failed)
     app.add_exception_handler(RequestValidationError, _unfit)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OverflowError, _beyond)
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _with_problems(original())
+            for route in identity.routes_of(app):
+                if any(isinstance(stated, identity.Public) for stated in identity.statement_of(route)):
+                    for method in route.methods or ():
+                        _open_to_all(app.openapi_schema["paths"][route.path][method.lower()])
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _open_to_all(operation: dict[str, Any]) -> None:
+    operation["security"] = []
+    for status in ("401", "403"):
+        operation["responses"].pop(status, None)
 
 
 def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
@@ -355,7 +401,10 @@ Paging = Annotated[_Paging, Depends(_paging)]
 
 async def _digest(request: Request) -> str:
     body = await request.body()
-    canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")) if body else ""
+    try:
+        canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")) if body else ""
+    except (ValueError, RecursionError):  # no JSON: whether the endpoint takes it is not asked here
+        canonical = body.hex()
     caller = await identity.caller_of(request)
     message = "\n".join((request.method, request.url.path, caller.authid, canonical))
     return hashlib.sha256(message.encode()).hexdigest()

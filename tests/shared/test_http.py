@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
+from datetime import date, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from fastapi import APIRouter
-from pydantic import BaseModel
+from prometheus_client import generate_latest
+from pydantic import AwareDatetime, BaseModel
 
 from shared.errors import Rejected, Unavailable
-from shared.http import BODY_BYTES, problems
+from shared.http import BODY_BYTES, Asked, Db, IdempotencyKey, problems
 from shared.identity import Caller, Role, allow, public
-from shared.mongo import Database
+from shared.mongo import Database, Transaction
 from shared.service import Service
-from tests.support import api, token
+from tests.support import KEYS, api, settings_for, token, uid
 
 
 class NoRoom(Rejected):
@@ -46,6 +50,37 @@ async def put_room(name: str, body: Body, caller: Annotated[Caller, allow(Role.O
 @router.get("/v1/open")
 async def open_to_all(caller: Annotated[None, public()]) -> dict[str, str]:
     return {"hello": "world"}
+
+
+class Plan(BaseModel):
+    on: date
+    at: AwareDatetime
+    number: int
+    more: Any = None
+
+
+@router.put("/v1/plans/{plan}")
+async def put_plan(
+    plan: str, body: Plan, asked: Asked, caller: Annotated[Caller, allow(Role.ORGANISER)], database: Db
+) -> dict[str, str]:
+    kept = {"_id": plan, "at": body.at, "day_before": str(body.on - timedelta(days=1)), "number": body.number}
+    await database.collection("plans").insert_one(kept)
+    return {"asked": asked}
+
+
+@router.post("/v1/plans")
+async def post_plan(
+    key: IdempotencyKey, caller: Annotated[Caller, allow(Role.ORGANISER)], database: Db
+) -> dict[str, int]:
+    assert key is not None
+
+    async def work(tx: Transaction) -> int:
+        if done := await key.replay(tx):
+            return done.status
+        key.remember(tx, 201, "/v1/plans/1")
+        return 201
+
+    return {"status": await database.transaction(work)}
 
 
 SERVICE = Service("enrollment", routers=[router])
@@ -141,3 +176,114 @@ async def test_the_description_says_how_requests_fail(client: httpx.AsyncClient)
     assert told["openapi"].startswith("3.1") and told["servers"] == [{"url": "/enrollment"}]
     assert list(responses["409"]["content"]) == ["application/problem+json"]
     assert {"401", "403", "409", "422", "503"} <= set(responses)
+
+
+PLAN = {"on": "2022-02-21", "at": "2022-02-21T08:00:00+07:00", "number": 1}
+OUT_OF_RANGE = {
+    "an instant after the last day": {"at": "9999-12-31T23:59:59-12:00"},
+    "an instant before the first day": {"at": "0001-01-01T00:00:00+12:00"},
+    "the day before the first": {"on": "0001-01-01"},
+    "a number as text": {"number": "99999999999999999999"},
+    "a number as a float": {"number": 1e19},
+}
+
+
+@pytest.mark.parametrize("changes", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+async def test_a_value_that_no_calendar_or_database_holds_does_not_fit(
+    changes: dict[str, Any], client: httpx.AsyncClient
+) -> None:
+    assert (await client.put("/v1/plans/good", headers=WHO, json=PLAN)).status_code == 200
+    answer = await client.put("/v1/plans/bad", headers=WHO, json=PLAN | changes)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/docs/problems.md#invalid-request")
+    assert str(next(iter(changes.values()))) not in answer.text
+
+
+@pytest.mark.parametrize("depth", [33, 900, 910, 915, 918, 921, 922, 924, 926, 930, 950])
+async def test_nesting_has_one_limit_however_deep_the_code_that_reads_it(depth: int, client: httpx.AsyncClient) -> None:
+    for opened, closed in (("[", "]"), ('{"a":', "}")):
+        content = f'{{"more": {opened * depth}{"1" if opened != "[" else ""}{closed * depth}}}'
+        answer = await client.put("/v1/plans/deep", headers=WHO | {"content-type": "application/json"}, content=content)
+        assert answer.json()["errors"] == [{"pointer": "/body", "detail": "nested-too-deeply"}]
+
+
+async def test_a_flat_list_of_many_is_not_deep(client: httpx.AsyncClient) -> None:
+    many = PLAN | {"more": [[{"a": number}] for number in range(1000)]}
+    assert (await client.put("/v1/plans/flat", headers=WHO, json=many)).status_code == 200
+
+
+OTHER_KINDS = ["text/plain", "application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data"]
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+async def test_a_body_that_is_no_json_does_not_fit_and_breaks_nothing(kind: str, client: httpx.AsyncClient) -> None:
+    headers = WHO | {"content-type": kind, "idempotency-key": "once-and-for-all"}
+    for content in (b"abc", b"\xff\xfe", b"[" * 100_000):
+        answer = await client.put("/v1/plans/kind", headers=headers, content=content)
+        assert (answer.status_code, answer.json()["type"]) == (422, "/docs/problems.md#invalid-request")
+    assert (await client.post("/v1/plans", headers=headers, content=b"abc")).json() == {"status": 201}
+    assert (await client.post("/v1/plans", headers=headers, content=b"abd")).status_code == 422
+
+
+@pytest.mark.parametrize("content", [b'{"seats": NaN}', b'{"seats": 1, "label": "\\ud800"}'], ids=["nan", "surrogate"])
+async def test_the_limits_hold_however_the_content_type_is_spelt(content: bytes, client: httpx.AsyncClient) -> None:
+    answer = await client.put("/v1/rooms/a", headers=WHO | {"content-type": "Application/JSON"}, content=content)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body")
+
+
+async def test_half_a_request_of_a_caller_who_left_does_nothing(database: Database) -> None:
+    app = SERVICE.public_app(database, settings_for(SERVICE.settings))
+    app.state.verifier.trust(KEYS)
+    headers = [(name.lower().encode(), value.encode()) for name, value in WHO.items()]
+    scope = {"type": "http", "method": "PUT", "path": "/v1/plans/half", "root_path": "", "query_string": b""}
+    messages: list[Any] = [
+        {"type": "http.request", "body": json.dumps(PLAN).encode(), "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"2000")]
+    await app({**scope, "http_version": "1.1", "scheme": "http", "headers": headers}, receive, send)
+    assert sent == []
+    assert await database.collection("plans").find_one({"_id": "half"}) is None
+
+
+async def test_an_invented_method_makes_no_new_metric(client: httpx.AsyncClient) -> None:
+    for number in range(3):
+        assert (await client.request(f"INVENTED{number}", "/v1/open")).status_code == 405
+    told = generate_latest().decode()
+    assert "INVENTED" not in told and 'method="other"' in told
+
+
+async def test_an_idempotency_key_belongs_to_one_caller_and_one_request(client: httpx.AsyncClient) -> None:
+    key = {"idempotency-key": "nomination-list-7"}
+    mine, other = token(Role.ORGANISER, person_id=uid(1)), token(Role.ORGANISER, person_id=uid(2))
+    for who in (mine, mine, other):
+        assert (await client.post("/v1/plans", headers=who | key, json={"a": 1, "b": 2})).json() == {"status": 201}
+    same = await client.post(
+        "/v1/plans", headers=mine | key | {"content-type": "application/json"}, content=b'{"b":2, "a":1}'
+    )
+    assert same.status_code == 200
+    reused = await client.post("/v1/plans", headers=mine | key, json={"a": 2})
+    assert (reused.status_code, reused.json()["type"]) == (422, "/docs/problems.md#idempotency-key-reused")
+    assert (await client.post("/v1/plans", headers=mine | {"idempotency-key": "a b"}, json={})).status_code == 400
+
+
+async def test_the_same_key_in_flight_twice_acts_once(client: httpx.AsyncClient, database: Database) -> None:
+    key = WHO | {"idempotency-key": "in-flight-twice"}
+    answers = await asyncio.gather(*(client.post("/v1/plans", headers=key, json={"a": 1}) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    (kept,) = await database.collection("idempotency").find({}).to_list(None)
+    assert set(kept) >= {"caller", "digest", "status", "location", "at"} and "body" not in kept
+    assert "Bearer" not in str(kept)
+
+
+async def test_the_description_says_which_routes_are_open(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert paths["/v1/open"]["get"]["security"] == [] and "401" not in paths["/v1/open"]["get"]["responses"]
+    assert "security" not in paths["/v1/plans"]["post"]
