@@ -234,7 +234,7 @@ async def publish(schedule_id: str, database: Database) -> Schedule:
         now = clock.now()
         sessions = [_session(planned, schedule, roster.zone, curriculum) for planned in schedule.sessions]
         await tx.load_many(Session, [session.id for session in sessions])
-        await _reserve(tx, sessions)
+        await reserve(tx, sessions)
         for session in sessions:
             tx.save(session, *domain.publish_session(session, now))
         tx.save(roster.but(schedule_id=schedule.id))
@@ -272,7 +272,7 @@ def _session(planned: PlannedSession, schedule: Schedule, zone: str, curriculum:
     )
 
 
-async def _reserve(tx: Transaction, sessions: Sequence[Session], *, released: Sequence[Session] = ()) -> None:
+async def reserve(tx: Transaction, sessions: Sequence[Session], *, released: Sequence[Session] = ()) -> None:
     """Move reservations in the ledger: those of `released` go, those of `sessions` come. Raises `AlreadyReserved`."""
     touched: dict[str, tuple[str, object]] = {}
     for session in (*released, *sessions):
@@ -299,7 +299,7 @@ async def _reserve(tx: Transaction, sessions: Sequence[Session], *, released: Se
 
 async def release(tx: Transaction, sessions: Sequence[Session]) -> None:
     """Free what these sessions had reserved."""
-    await _reserve(tx, [], released=sessions)
+    await reserve(tx, [], released=sessions)
 
 
 async def reschedule(
@@ -322,7 +322,7 @@ async def reschedule(
         moved, event = domain.move(session, starts_at, reason_code=reason_code, now=clock.now())
         others = await tx.find(Session, {"cohort_id": session.cohort_id, "cancelled": False}, owner=roster)
         await _check(roster, others, moved, database)
-        await _reserve(tx, [moved], released=[session])
+        await reserve(tx, [moved], released=[session])
         return tx.save(moved, event)
 
     known = await database.get(Session, session_id)
