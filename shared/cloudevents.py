@@ -173,8 +173,8 @@ def _text(instant: datetime) -> str:
 def _instant(text: str, attribute: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        if instant.tzinfo is None:
+            raise Unreadable(attribute)
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError):  # no instant, or one before the first or after the last day of any calendar
         raise Unreadable(attribute) from None
-    if instant.tzinfo is None:
-        raise Unreadable(attribute)
-    return instant.astimezone(UTC)
