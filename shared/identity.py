@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,11 +25,16 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from shared.errors import Failure, NotFound, Unavailable
+from shared.ids import is_id
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 LEEWAY_SECONDS = 30
 KEYS_FRESH_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 5.0
+ASK_PATIENCE_SECONDS = 1.0  # how long a caller whose key is known waits to hear whether it still is the issuer's
+
+_BAD_ANSWER = (httpx.HTTPError, httpx.InvalidURL, LookupError, ValueError, TypeError, AttributeError, jwt.PyJWTError)
+"""What an issuer causes that is away, or that answers something else than it should."""
 
 log = structlog.get_logger("identity")
 
@@ -143,12 +148,19 @@ class Verifier:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._asked_at = float("-inf")
         self._got_at = float("-inf")
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
+        self._away = False
 
     def trust(self, jwks: Mapping[str, Any]) -> None:
-        """Take these keys as the issuer's present ones."""
-        keys = [jwt.PyJWK(key) for key in jwks["keys"] if key.get("use", "sig") == "sig"]
-        self._keys = {key.key_id: key for key in keys if key.key_id}
+        """Take these keys as the issuer's present ones. A key of a kind that we cannot use hinders no other."""
+        keys: dict[str, jwt.PyJWK] = {}
+        for published in jwks["keys"]:
+            if published.get("use", "sig") == "sig" and isinstance(published.get("kid"), str):
+                with suppress(jwt.PyJWTError, ValueError, TypeError, LookupError):
+                    keys[published["kid"]] = jwt.PyJWK(published)
+        if not keys:
+            raise LookupError("no key in it can be used")
+        self._keys = keys
         self._got_at = time.monotonic()
 
     async def caller(self, bearer: str) -> Caller:
@@ -177,22 +189,34 @@ class Verifier:
         return self._caller(claims)
 
     async def _key(self, kid: str) -> jwt.PyJWK | None:
+        """The issuer's key of this name. An issuer that is away or hangs keeps nobody waiting whose key is known."""
         now = time.monotonic()
-        if kid in self._keys and now - self._got_at < KEYS_FRESH_SECONDS:
-            return self._keys[kid]
-        async with self._asking:
-            now = time.monotonic()
-            stale = kid not in self._keys or now - self._got_at >= KEYS_FRESH_SECONDS
-            if stale and now - self._asked_at >= ASK_AGAIN_SECONDS:
-                self._asked_at = now
-                try:
-                    self.trust(await discover_keys(self._issuer))
-                except (httpx.HTTPError, KeyError, ValueError, jwt.PyJWTError) as error:
-                    log.warning("issuer.away", reason=type(error).__name__)
+        if kid in self._keys:
+            if now - self._got_at >= KEYS_FRESH_SECONDS and (asking := self._ask()) and not self._away:
+                await asyncio.wait({asking}, timeout=ASK_PATIENCE_SECONDS)
+        elif asking := self._ask():
+            await asyncio.wait({asking})
         if not self._keys:
-            self._asked_at = float("-inf")
             raise Unavailable
         return self._keys.get(kid)
+
+    def _ask(self) -> asyncio.Task[None] | None:
+        """Ask the issuer for its keys, once for all who want to know; not again at once, unless no key is known."""
+        rested = time.monotonic() - self._asked_at >= ASK_AGAIN_SECONDS
+        if self._asking is None and (rested or not self._keys):
+            self._asking = asyncio.create_task(self._refresh())
+        return self._asking
+
+    async def _refresh(self) -> None:
+        try:
+            self.trust(await discover_keys(self._issuer))
+            self._away = False
+        except _BAD_ANSWER as error:
+            self._away = True
+            log.warning("issuer.away", reason=type(error).__name__)
+        finally:
+            self._asked_at = time.monotonic()
+            self._asking = None
 
     def _caller(self, claims: Mapping[str, Any]) -> Caller:
         roles, agencies = claims.get("roles", []), claims.get("agency_ids", [])
@@ -201,7 +225,8 @@ class Verifier:
             isinstance(roles, list)
             and isinstance(agencies, list)
             and all(isinstance(item, str) for item in (*roles, *agencies))
-            and all(item is None or isinstance(item, str) for item in (person_id, client))
+            and (client is None or isinstance(client, str))
+            and (person_id is None or is_id(person_id))  # it is announced as `authid`: never a personal number
         )
         if not well_formed:
             raise Unauthenticated
@@ -253,13 +278,11 @@ class Tokens:
                 answer = await client.post(endpoint, data=asked | {"client_id": client_id, "client_secret": secret})
                 answer.raise_for_status()
                 granted = answer.json()
-                self._tokens[audience] = (
-                    granted["access_token"],
-                    time.monotonic() + granted.get("expires_in", 60) * 0.8,
-                )
-        except (httpx.HTTPError, KeyError, ValueError) as error:
+                token, seconds = str(granted["access_token"]), float(granted.get("expires_in", 60))
+        except _BAD_ANSWER as error:
             raise Unavailable from error
-        return self._tokens[audience][0]
+        self._tokens[audience] = (token, time.monotonic() + seconds * 0.8)
+        return token
 
 
 # --- routes ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,14 @@ def _id(value: str) -> str:
     return _checked(value, frozenset({4, 5, 7}))
 
 
+def is_id(value: object) -> bool:
+    """Whether this is an opaque id of ours."""
+    try:
+        return isinstance(value, str) and bool(_id(value))
+    except ValueError:
+        return False
+
+
 def _client_id(value: str) -> str:
     return _checked(value, frozenset({4, 7}))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -40,7 +42,7 @@ def bearer(*roles: Role, **claims: Any) -> str:
 
 async def test_a_good_token_tells_who_calls() -> None:
     caller = await verifier().caller(bearer(Role.COORDINATOR, person_id=uid(1), agency_ids=[uid(2)]))
-    assert (caller.person_id, caller.roles, caller.authid) == (uid(1), {Role.COORDINATOR}, uid(1))
+    assert (caller.person_id, caller.roles, caller.authid) == (uid(1), frozenset({Role.COORDINATOR}), uid(1))
     assert caller.of_agency(uid(2)) and not caller.of_agency(uid(3))
 
 
@@ -109,6 +111,130 @@ async def test_keys_keep_serving_while_the_issuer_is_away(monkeypatch: pytest.Mo
     kept = Verifier("http://127.0.0.1:1", "enrollment", INSTALLATION_KEY)
     kept.trust(KEYS)
     await kept.caller(bearer(Role.ORGANISER, iss="http://127.0.0.1:1"))
+
+
+def stale(issuer: str = ISSUER) -> Verifier:
+    """A verifier whose keys are known and want to be asked for again."""
+    kept = Verifier(issuer, "enrollment", INSTALLATION_KEY)
+    kept.trust(KEYS)
+    return kept
+
+
+async def test_an_issuer_that_hangs_keeps_nobody_waiting_whose_key_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def hangs(issuer: str) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(3600)
+        return {}
+
+    monkeypatch.setattr(identity, "KEYS_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(identity, "ASK_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(identity, "discover_keys", hangs)
+    kept, good = stale(), bearer(Role.ORGANISER)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(kept.caller(good) for _ in range(20)))
+    assert asked == 1
+
+
+async def test_a_key_that_the_issuer_withdrew_is_refused_at_the_first_call_after_it_went_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = {**jwt.algorithms.RSAAlgorithm.to_jwk(OTHER_KEY.public_key(), as_dict=True), "kid": "new", "alg": "RS256"}
+
+    async def rotated(issuer: str) -> dict[str, Any]:
+        return {"keys": [new]}
+
+    monkeypatch.setattr(identity, "KEYS_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(identity, "discover_keys", rotated)
+    with pytest.raises(Unauthenticated):
+        await stale().caller(bearer(Role.ORGANISER))
+
+
+NONSENSE: dict[str, Any] = {
+    "a list": [1],
+    "nothing": {},
+    "null": {"keys": None},
+    "words": {"keys": ["a", "b"]},
+    "no keys": {"keys": []},
+    "keys of no kind": {"keys": [{"kid": "test", "kty": "none"}]},
+}
+
+
+@pytest.mark.parametrize("answered", NONSENSE.values(), ids=NONSENSE)
+async def test_an_issuer_that_answers_nonsense_counts_as_away(answered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nonsense(issuer: str) -> Any:
+        return answered
+
+    monkeypatch.setattr(identity, "KEYS_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(identity, "discover_keys", nonsense)
+    assert (await stale().caller(bearer(Role.ORGANISER))).has(Role.ORGANISER)
+    with pytest.raises(Unavailable):
+        await Verifier(ISSUER, "enrollment", INSTALLATION_KEY).caller(bearer(Role.ORGANISER))
+
+
+async def test_a_published_key_that_we_cannot_use_hinders_no_other() -> None:
+    odd = [{"kid": "odd", "kty": "OKP", "crv": "X448", "x": "AA"}, {"kid": "worse", "kty": "RSA", "n": None, "e": 3}]
+    kept = Verifier(ISSUER, "enrollment", INSTALLATION_KEY)
+    kept.trust({"keys": [*odd, *KEYS["keys"], {"kty": "EC"}]})
+    assert (await kept.caller(bearer(Role.ORGANISER))).has(Role.ORGANISER)
+
+
+@pytest.mark.parametrize("person", ["196503281990031001", "Budi", "", 7, uid(1).upper().replace("0", "A")])
+async def test_a_token_whose_person_is_no_opaque_id_is_refused(person: Any) -> None:
+    """The id is announced with what the person does: a personal number in its place must not get in."""
+    with pytest.raises(Unauthenticated):
+        await verifier().caller(bearer(Role.PARTICIPANT, sub="somebody", person_id=person))
+
+
+class Answers:
+    """What an issuer answers to any request, in place of its address."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *told: Any) -> None:
+        answers, client = iter(told), httpx.AsyncClient
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, json=next(answers))
+
+        monkeypatch.setattr(
+            httpx, "AsyncClient", lambda **options: client(transport=httpx.MockTransport(handle), **options)
+        )
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [["a"]],
+        [{}],
+        [{"token_endpoint": None}],
+        [{"token_endpoint": "http://i.test:port"}],
+        [{"token_endpoint": "http://i.test"}, 7],
+    ],
+    ids=["a list", "nothing", "null", "no address", "a number for a token"],
+)
+async def test_a_service_gets_no_token_from_an_issuer_that_answers_nonsense(
+    told: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Answers(monkeypatch, *told)
+    with pytest.raises(Unavailable):
+        await identity.Tokens("http://i.test", "notification", "secret").get("enrollment")
+
+
+async def test_a_services_own_token_is_asked_for_once_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = {"token_endpoint": "http://i.test/token"}
+    Answers(
+        monkeypatch,
+        endpoint,
+        {"access_token": "one", "expires_in": "300"},
+        endpoint,
+        {"access_token": "two", "expires_in": 0},
+        endpoint,
+        {"access_token": "three", "expires_in": 300},
+    )
+    tokens = identity.Tokens("http://i.test", "notification", "secret")
+    assert [await tokens.get("enrollment") for _ in range(3)] == ["one"] * 3
+    assert [await tokens.get("assessment") for _ in range(2)] == ["two", "three"]
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda s: s.name)
