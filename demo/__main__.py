@@ -20,11 +20,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from demo import report
-from demo.player import Gateway, NotQuiet, Player, Unexpected
-from demo.scenario import DAYS_BEFORE, Scenario, cast
-from demo.story import Story
-from demo.summary import Summary, read_back
-from demo.topics import Listener, NotRead, kafka
+from demo.play import play
+from demo.player import NotQuiet, Unexpected
+from demo.scenario import DAYS_BEFORE, Scenario
+from demo.summary import Summary
+from demo.topics import NotRead
 from shared import reference
 from stack import Missing, Stack
 from stack.processes import NotStarted
@@ -47,7 +47,7 @@ def main() -> int:
         return 2
     stack = Stack()
     try:
-        summary = asyncio.run(play(scenario, stack, console))
+        summary = asyncio.run(_on_an_empty_stack(scenario, stack, console))
     except (Missing, NotStarted, NotQuiet, NotRead, Unexpected, httpx.HTTPError, KafkaError) as error:
         console.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
         crashed = [part for part, state in stack.status().items() if state == "crashed"]
@@ -70,49 +70,20 @@ def main() -> int:
     return 1 if summary.failed else 0
 
 
-async def play(scenario: Scenario, stack: Stack, console: Console) -> Summary:
+async def _on_an_empty_stack(scenario: Scenario, stack: Stack, console: Console) -> Summary:
     """Empty the stack, start it on the virtual clock, play, and read back."""
     began = time.monotonic()
-    people = cast(scenario)
     with console.status("starting broker, database, gateway and four services"):
         await asyncio.to_thread(stack.reset_data)
         await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
     console.print(f"the stack is up after {time.monotonic() - began:.0f} s")
-    endpoints = stack.endpoints
-    listeners: list[Listener] = []
-
-    async def provision(codes: list[str]) -> None:
-        arguments = [argument for code in codes for argument in ("--agency", code)]
-        await asyncio.to_thread(stack.prepare, "notification", *arguments)
-        for code in codes:
-            listeners.append(Listener(code, kafka(stack.endpoints, stack.credentials(f"kafka-agency-{code}"))))
-            listeners[-1].start()
-
-    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=64)) as http:
-        gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
-        internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
-        player = Player(Path(endpoints["clock"]), internal, http)
-        player.now = scenario.begins_at
-        began = time.monotonic()
-        try:
-            with Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[day]}"), TimeElapsedColumn(),
-                console=console, transient=True,
-            ) as progress:  # fmt: skip
-                narrator = Narrator(scenario, progress)
-                story = Story(scenario, people, gateway, player, narrator)
-                await story.play(provision)
-                narrator.week_over()
-            seconds = time.monotonic() - began
-            await player.quiet()
-            admin = kafka(endpoints, stack.credentials("kafka-admin"))
-            await asyncio.gather(*(listener.caught_up() for listener in listeners))
-            summary = await read_back(story, endpoints, admin, listeners, http)
-        finally:
-            for listener in listeners:
-                await listener.stop()
-    summary.say("played in", f"{seconds:.0f} s, {gateway.calls} calls")
-    summary.say("stops of the clock", player.told_stops())
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[day]}"), TimeElapsedColumn(),
+        console=console, transient=True,
+    ) as progress:  # fmt: skip
+        narrator = Narrator(scenario, progress)
+        summary = await play(scenario, stack, narrator)
+        narrator.week_over()
     return summary
 
 

@@ -17,11 +17,10 @@ from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 from pymongo import AsyncMongoClient
 
-from demo.player import Gateway, Player
+from demo.play import play
 from demo.scenario import Scenario, cast
-from demo.story import Story
-from demo.summary import Summary, read_back
-from demo.topics import Listener, everything, kafka
+from demo.summary import Summary
+from demo.topics import everything, kafka
 from shared import personal
 from shared.contracts import REGISTRY
 from stack import PROJECT, Stack
@@ -50,9 +49,9 @@ def short_scenario() -> Scenario:
 class Played:
     """What is known of the one play that these tests share."""
 
-    def __init__(self, stack: Stack, story: Story, summary: Summary, killed: int) -> None:
+    def __init__(self, stack: Stack, scenario: Scenario, summary: Summary, killed: int) -> None:
         self.stack = stack
-        self.story = story
+        self.scenario = scenario
         self.summary = summary
         self.killed = killed
 
@@ -65,26 +64,15 @@ async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Play
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MONGO_TRANSACTION_LIFETIME", "2")
         scenario = short_scenario()
-        people = cast(scenario)
-        begins_at = Story(scenario, people, None, None, None).begins_at  # type: ignore[arg-type]
-        await asyncio.to_thread(stack.up, virtual_clock=begins_at)
+        await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
         try:
-            yield await _play(stack, scenario, begins_at)
+            yield await _play(stack, scenario)
         finally:
             await asyncio.to_thread(stack.down)
 
 
-async def _play(stack: Stack, scenario: Scenario, begins_at: datetime) -> Played:
-    endpoints = stack.endpoints
-    listeners: list[Listener] = []
+async def _play(stack: Stack, scenario: Scenario) -> Played:
     killings: list[asyncio.Task[None]] = []
-
-    async def provision(codes: list[str]) -> None:
-        arguments = [argument for code in codes for argument in ("--agency", code)]
-        await asyncio.to_thread(stack.prepare, "notification", *arguments)
-        for code in codes:
-            listeners.append(Listener(code, kafka(stack.endpoints, stack.credentials(f"kafka-agency-{code}"))))
-            listeners[-1].start()
 
     async def kill() -> None:
         await asyncio.to_thread(stack.kill_part, KILLED)
@@ -94,23 +82,9 @@ async def _play(stack: Stack, scenario: Scenario, begins_at: datetime) -> Played
         if not killings and any(line.startswith("marks of diagnosa") for line in words):
             killings.append(asyncio.create_task(kill()))
 
-    async with httpx.AsyncClient(timeout=30) as http:
-        gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
-        internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
-        player = Player(Path(endpoints["clock"]), internal, http)
-        player.now = begins_at
-        story = Story(scenario, cast(scenario), gateway, player, told)
-        try:
-            await story.play(provision)
-            await asyncio.gather(*killings)
-            await player.quiet()
-            await asyncio.sleep(1)  # what the agencies were sent last is on its way to them
-            admin = kafka(endpoints, stack.credentials("kafka-admin"))
-            summary = await read_back(story, endpoints, admin, listeners, http)
-        finally:
-            for listener in listeners:
-                await listener.stop()
-    return Played(stack, story, summary, len(killings))
+    summary = await play(scenario, stack, told)
+    await asyncio.gather(*killings)
+    return Played(stack, scenario, summary, len(killings))
 
 
 async def test_the_cohort_ends_as_it_should_although_a_worker_was_killed(played: Played) -> None:
@@ -151,7 +125,7 @@ async def test_sequences_have_no_gap(played: Played) -> None:
 
 async def test_no_name_or_address_is_on_any_topic_or_in_any_log(played: Played) -> None:
     """Names, addresses and personnel numbers of everybody, searched in topics (keys, headers, values) and all logs."""
-    people = cast(played.story.scenario).people
+    people = cast(played.scenario).people
     words = {w.encode() for p in people for w in (p.name, p.email, p.nip)}
     admin = kafka(played.stack.endpoints, played.stack.credentials("kafka-admin"))
     for records in (await everything(admin)).values():
@@ -164,7 +138,7 @@ async def test_no_name_or_address_is_on_any_topic_or_in_any_log(played: Played) 
 
 
 async def test_no_name_or_address_is_kept_outside_the_collections_that_are_for_them(played: Played) -> None:
-    words = {w for p in cast(played.story.scenario).people for w in (p.name, p.email, p.nip)}
+    words = {w for p in cast(played.scenario).people for w in (p.name, p.email, p.nip)}
     allowed = {(c.service, c.collection) for c in personal.COLLECTIONS}
     found: set[tuple[str, str]] = set()
     user, password = played.stack.credentials("mongo-admin")

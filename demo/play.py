@@ -1,0 +1,53 @@
+"""A scenario played on a running stack, from the registration of its agencies to its certificates, and read back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+
+from demo.player import Gateway, Player
+from demo.scenario import Scenario, cast
+from demo.story import Story, Told
+from demo.summary import Summary, read_back
+from demo.topics import Listener, kafka
+from stack import Stack
+
+
+async def play(scenario: Scenario, stack: Stack, told: Told) -> Summary:
+    """Play on a stack that holds nothing yet and whose virtual clock stands at `scenario.begins_at`.
+
+    `told` hears each instant with what is done then, in words. Agencies listen with their own users meanwhile.
+    Raises `NotQuiet`, `NotRead` and `Unexpected`.
+    """
+    endpoints = stack.endpoints
+    listeners: list[Listener] = []
+
+    async def provision(codes: list[str]) -> None:
+        arguments = [argument for code in codes for argument in ("--agency", code)]
+        await asyncio.to_thread(stack.prepare, "notification", *arguments)
+        for code in codes:
+            listeners.append(Listener(code, kafka(stack.endpoints, stack.credentials(f"kafka-agency-{code}"))))
+            listeners[-1].start()
+
+    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=64)) as http:
+        gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
+        internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
+        player = Player(Path(endpoints["clock"]), internal, http)
+        player.now = scenario.begins_at
+        story = Story(scenario, cast(scenario), gateway, player, told)
+        began = time.monotonic()
+        try:
+            await story.play(provision)
+            seconds = time.monotonic() - began
+            await asyncio.gather(*(listener.caught_up() for listener in listeners))
+            admin = kafka(endpoints, stack.credentials("kafka-admin"))
+            summary = await read_back(story, endpoints, admin, listeners, http)
+        finally:
+            for listener in listeners:
+                await listener.stop()
+    summary.say("played in", f"{seconds:.0f} s, {gateway.calls} calls")
+    summary.say("stops of the clock", player.told_stops())
+    return summary
