@@ -172,6 +172,7 @@ class ScheduleView(View):
     modules: list[ModulePlan]
     first_day: date
     last_day: date
+    cost: dict[str, int]
 
 
 @router.put(
@@ -179,6 +180,8 @@ class ScheduleView(View):
     status_code=201,
     responses=problems(
         domain.CohortUnknown,
+        domain.CohortCancelled,
+        domain.CalendarUnknown,
         domain.DoesNotFit,
         domain.NobodyQualified,
         domain.NoRoomLargeEnough,

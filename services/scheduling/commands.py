@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +19,7 @@ from services.scheduling.domain import (
     Session,
     Trainer,
 )
-from services.scheduling.solver.check import check
+from services.scheduling.solver.check import check, costs
 from services.scheduling.solver.placement import NoPlacement
 from services.scheduling.solver.problem import Placement, Problem
 from shared import clock, reference
@@ -94,10 +95,12 @@ async def _roster(tx: Transaction, cohort_id: str) -> Roster:
 
 
 def _grid(roster: Roster) -> tuple[timetable.Grid, list[timetable.StageDays]]:
-    """The cohort's stages on the calendar. Raises `DoesNotFit` with the stage and by how many days."""
+    """The cohort's stages on the calendar. Raises `CalendarUnknown`, `DoesNotFit` with stage and missing days."""
     assert roster.starts_on and roster.ends_on and roster.curriculum_version
     curriculum = reference.curriculum(roster.curriculum_version)
     years = range(roster.starts_on.year, roster.ends_on.year + 1)
+    if unknown := [year for year in years if not reference.holidays("id", year)]:
+        raise domain.CalendarUnknown(years=unknown)
     closed = frozenset().union(*(reference.holidays("id", year) for year in years))
     try:
         placed = timetable.stages(curriculum, roster.starts_on, roster.ends_on, closed)
@@ -131,7 +134,8 @@ async def _problem(roster: Roster, grid: timetable.Grid, database: Database, *, 
 async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database) -> Schedule:
     """Place the cohort's curriculum into dated sessions, as a draft that reserves nothing yet.
 
-    Raises `DoesNotFit`, `NobodyQualified`, `NoRoomLargeEnough` or `NotPlaceable`, each with what is missing.
+    Raises `CalendarUnknown`, `DoesNotFit`, `NobodyQualified`, `NoRoomLargeEnough` or `NotPlaceable`, each with what
+    is missing.
     """
     if known := await database.get(Schedule, schedule_id):
         same_request(known.asked, asked)
@@ -150,7 +154,7 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
     if missing := timetable.shortages(problem):
         raise domain.NotPlaceable(shortages=[{"rule": m.rule, "of": m.name, "short_by_jp": m.slots} for m in missing])
     try:
-        plan = timetable.solve(problem)
+        plan = await asyncio.to_thread(timetable.solve, problem)
     except NoPlacement as error:
         raise domain.NotPlaceable(module=error.cls, rule=error.rule, candidates=error.candidates) from None
     sessions = timetable.dated(grid, problem, plan)
@@ -175,6 +179,7 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
         modules=_module_plans(grid, placed, sessions),
         first_day=placed[0].first,
         last_day=placed[-1].last,
+        cost=costs(problem, plan),
         asked=asked,
     )
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.contracts import Code, Id
 from shared.contracts.scheduling import (
@@ -38,6 +38,10 @@ class CohortUnknown(Rejected):
 
 class CohortCancelled(Rejected):
     """The cohort was cancelled."""
+
+
+class CalendarUnknown(Rejected):
+    """The holidays of a year of the cohort are not recorded in the reference data."""
 
 
 class DoesNotFit(Rejected):
@@ -244,6 +248,7 @@ class Schedule(State):
     modules: list[ModulePlan]
     first_day: date
     last_day: date
+    cost: dict[str, int] = Field(default={}, description="by soft rule, S1 to S6, as the checker counts it")
     asked: str
 
 

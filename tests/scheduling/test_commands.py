@@ -117,6 +117,7 @@ async def test_a_draft_is_the_whole_curriculum_in_dated_sessions_and_reserves_no
         assert plan.sessions == len(own)
         assert plan.starts_on <= min(p.starts_at.astimezone(WIB).date() for p in own)
         assert plan.ends_on >= max(p.starts_at.astimezone(WIB).date() for p in own)
+    assert set(made.cost) == {"S1", "S3", "S4", "S5", "S6"} and made.cost["S1"] == 0
     assert await database.query(ResourceDay, {}) == []
     assert await announced(database) == []
 
@@ -151,6 +152,15 @@ async def test_a_cohort_that_starts_a_day_late_is_refused_with_stage_and_days(da
     assert refusal.value.members["stage"] == "classical"
     assert refusal.value.members["short_by_days"] == 5
     assert refusal.value.members["closed_days"][:2] == ["2022-02-28", "2022-03-03"]  # type: ignore[index]
+
+
+async def test_a_year_whose_holidays_nobody_recorded_is_not_taken_for_one_without_holidays(database: Database) -> None:
+    story = Story(starts_on=date(2031, 2, 24))
+    await staff(database)
+    await know(database, story)
+    with pytest.raises(domain.CalendarUnknown) as refusal:
+        await draft(database, story)
+    assert refusal.value.members == {"years": [2031]}
 
 
 async def test_what_is_missing_for_a_draft_is_named(database: Database) -> None:

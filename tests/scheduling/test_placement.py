@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.scheduling import timetable
-from services.scheduling.solver.check import Violation, check
+from services.scheduling.solver.check import Violation, check, costs
 from services.scheduling.solver.placement import NoPlacement, place, shortages
 from services.scheduling.solver.problem import Event, Pin, Placement, Problem
 from services.scheduling.timetable import Grid, NoRoomInCalendar, Room, StageDays, Trainer
@@ -225,6 +225,15 @@ def test_twenty_starts_of_a_year_with_the_recorded_holidays() -> None:
     assert found[7] == "placed"  # 21 February
 
 
+@pytest.mark.parametrize("year", [2021, 2022, 2023, 2024])
+def test_recorded_holidays_are_weekdays_of_their_year(year: int) -> None:
+    days = reference.holidays("id", year)
+    assert len(days) >= 10 and all(day.year == year and day.weekday() < 5 for day in days)
+    fixed = {date(year, 6, 1), date(year, 8, 17)}
+    assert {day for day in fixed if day.weekday() < 5} <= days
+    assert reference.holidays("id", 2031) == frozenset()
+
+
 # --- the checker -------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +285,17 @@ def test_the_checker_shares_no_code_with_the_placement() -> None:
     from services.scheduling.solver import check as checker
 
     names = {name for name in vars(checker) if not name.startswith("_")}
-    assert names == {"annotations", "defaultdict", "dataclass", "Plan", "Problem", "Violation", "check"}
+    assert names == {
+        "annotations",
+        "defaultdict",
+        "dataclass",
+        "Plan",
+        "Problem",
+        "Violation",
+        "check",
+        "costs",
+        "LONG_DAY",
+    }
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -322,6 +341,24 @@ def test_a_chain_that_its_window_cannot_hold_is_refused_by_the_rule_of_precedenc
     with pytest.raises(NoPlacement) as refusal:
         place(small(pins={"a/1": Pin(start=6)}))
     assert (refusal.value.cls, refusal.value.rule) == ("b", "H7")
+
+
+def test_a_plan_costs_by_each_rule_what_the_rule_says() -> None:
+    assert costs(small(), GOOD) == {"S1": 0, "S3": 0, "S4": 0, "S5": 0, "S6": 0}
+    gap = {**GOOD, "a/2": Placement(6, "ann", "room"), "a/1": Placement(4, "ben", "room")}
+    spread = replace(small(arcs=()), slots_per_day=8, days=1)
+    worse = costs(spread, {**gap, "b/1": Placement(0, "ann", "tiny")})
+    assert worse == {"S1": 2 * 2, "S3": 0, "S4": 5, "S5": 0, "S6": (4**2 + 2**2) // 100}
+    long = tuple(replace(e, duration=d) for e, d in zip(small().events, (3, 3, 2), strict=True))
+    full = {"a/1": Placement(0, "ann", "room"), "a/2": Placement(3, "ann", "tiny"), "b/1": Placement(6, "ann", "room")}
+    assert costs(replace(spread, events=long), full) == {"S1": 0, "S3": 2 * 2**2, "S4": 0, "S5": 1, "S6": 0}
+
+
+def test_the_reference_plan_leaves_nobody_idle_within_a_day_and_changes_no_trainer() -> None:
+    problem, plan = _reference_plan()
+    found = costs(problem, plan)
+    assert (found["S1"], found["S4"], found["S5"]) == (0, 0, 0)
+    assert found["S3"] == 2 * 5 * 2 * 2**2  # five classical days of eight hours for two groups
 
 
 def test_a_violation_says_where() -> None:

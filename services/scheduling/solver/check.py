@@ -75,3 +75,37 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
         if before in last and after in first and last[before] > first[after]:
             found.append(Violation("H7", before, after))
     return list(dict.fromkeys(found))
+
+
+LONG_DAY = 6
+
+
+def costs(problem: Problem, plan: Plan) -> dict[str, int]:
+    """What a plan costs by each soft rule; 0 is best.
+
+    S1 two for each idle slot inside a group's day; S3 twice the square of a group's slots above six on a day; S4 five
+    for each trainer after the first of a class and group; S5 one for each further room; S6 the trainers' loads,
+    squared and summed, by 100 (the least where all carry the same).
+    """
+    used: dict[tuple[str, int], set[int]] = defaultdict(set)
+    led: dict[tuple[str, str], set[str]] = defaultdict(set)
+    housed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    carried: dict[str, int] = defaultdict(int)
+    for event in problem.events:
+        where = plan[event.id]
+        day, first = divmod(where.start, problem.slots_per_day)
+        for group in event.groups:
+            used[group, day].update(range(first, first + event.duration))
+            if where.trainer is not None:
+                led[event.cls, group].add(where.trainer)
+            if where.room is not None:
+                housed[event.cls, group].add(where.room)
+        if where.trainer is not None:
+            carried[where.trainer] += event.duration
+    return {
+        "S1": sum(2 * (max(slots) + 1 - min(slots) - len(slots)) for slots in used.values()),
+        "S3": sum(2 * max(0, len(slots) - LONG_DAY) ** 2 for slots in used.values()),
+        "S4": sum(5 * (len(names) - 1) for names in led.values()),
+        "S5": sum(len(names) - 1 for names in housed.values()),
+        "S6": sum(load**2 for load in carried.values()) // 100,
+    }

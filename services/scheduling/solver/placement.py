@@ -335,6 +335,8 @@ class _Layers:
                 if pinned in (None, name) and (found := self._blockers(kind, name, slots, most)) is not None:
                     rank = (len(found | blockers), name, found)
                     best = rank if best is None or rank[:2] < best[:2] else best
+                    if found <= blockers:
+                        break
             if best is not None:
                 chosen[kind] = best[1]
                 blockers |= best[2]
