@@ -16,6 +16,7 @@ import yaml
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -43,13 +44,13 @@ def main() -> int:
     try:
         scenario = Scenario.read(arguments.scenario)
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        console.print(f"[bold red]{arguments.scenario} cannot be played[/]: {error}", highlight=False)
+        console.print(f"[bold red]{arguments.scenario} cannot be played[/]: {escape(str(error))}", highlight=False)
         return 2
     stack = Stack()
     try:
         summary = asyncio.run(_on_an_empty_stack(scenario, stack, console))
     except (Missing, NotStarted, NotQuiet, NotRead, Unexpected, httpx.HTTPError, KafkaError) as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         crashed = [part for part, state in stack.status().items() if state == "crashed"]
         for part in crashed:
             console.print(f"{part} has crashed:\n{stack.processes.tail(part)}", highlight=False, markup=False)
@@ -64,7 +65,7 @@ def main() -> int:
     console.print(table)
     console.print(f"report: {arguments.report}")
     for failure in summary.failed:
-        console.print(f"[bold red]does not hold[/]: {failure}")
+        console.print(f"[bold red]does not hold[/]: {escape(failure)}")
     if os.environ.get("KEEP"):
         console.print(f"the stack is still up: {stack.home / 'endpoints.json'}")
     return 1 if summary.failed else 0
