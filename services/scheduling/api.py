@@ -133,7 +133,14 @@ class GroupView(View):
 
 @router.put(
     "/v1/cohorts/{cohort_id}/groups",
-    responses=problems(domain.CohortUnknown, domain.GroupsFormed, domain.NoParticipants, domain.GroupsMismatch),
+    responses=problems(
+        domain.CohortUnknown,
+        domain.CohortCancelled,
+        domain.CurriculumUnknown,
+        domain.GroupsFormed,
+        domain.NoParticipants,
+        domain.GroupsMismatch,
+    ),
     tags=["learning groups"],
 )
 async def form_groups(cohort_id: Id, body: GroupsBody, caller: Organiser, db: Db) -> list[GroupView]:
@@ -181,6 +188,7 @@ class ScheduleView(View):
     responses=problems(
         domain.CohortUnknown,
         domain.CohortCancelled,
+        domain.CurriculumUnknown,
         domain.CalendarUnknown,
         domain.DoesNotFit,
         domain.NobodyQualified,

@@ -70,7 +70,7 @@ async def form_groups(
             if (roster.coach_ids, roster.examiner_ids) != (list(coach_ids), list(examiner_ids)):
                 raise domain.GroupsFormed
             return await store.groups_in(tx, roster)
-        wanted = reference.curriculum(roster.curriculum_version or "").learning_groups.value
+        wanted = _curriculum(roster).learning_groups.value
         if not len(coach_ids) == len(examiner_ids) == wanted:
             raise domain.GroupsMismatch(learning_groups=wanted)
         await tx.load_many(LearningGroup, [domain.group_id(cohort_id, n + 1) for n in range(len(coach_ids))])
@@ -91,13 +91,21 @@ async def _roster(tx: Transaction, cohort_id: str) -> Roster:
     return roster
 
 
+def _curriculum(roster: Roster) -> reference.Curriculum:
+    """The curriculum that the cohort is bound to. Raises `CurriculumUnknown`."""
+    try:
+        return reference.curriculum(roster.curriculum_version or "")
+    except reference.UnknownReference:
+        raise domain.CurriculumUnknown(curriculum_version=roster.curriculum_version) from None
+
+
 # --- drafting ----------------------------------------------------------------------------------------------------
 
 
 def _grid(roster: Roster) -> tuple[timetable.Grid, list[timetable.StageDays]]:
     """The cohort's stages on the calendar. Raises `CalendarUnknown`, `DoesNotFit` with stage and missing days."""
-    assert roster.starts_on and roster.ends_on and roster.curriculum_version
-    curriculum = reference.curriculum(roster.curriculum_version)
+    assert roster.starts_on and roster.ends_on
+    curriculum = _curriculum(roster)
     years = range(roster.starts_on.year, roster.ends_on.year + 1)
     if unknown := [year for year in years if not reference.holidays("id", year)]:
         raise domain.CalendarUnknown(years=unknown)

@@ -40,6 +40,10 @@ class CohortCancelled(Rejected):
     """The cohort was cancelled."""
 
 
+class CurriculumUnknown(Rejected):
+    """The curriculum that the cohort is bound to is not in the reference data of this installation."""
+
+
 class CalendarUnknown(Rejected):
     """The holidays of a year of the cohort are not recorded in the reference data."""
 

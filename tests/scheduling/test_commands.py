@@ -163,6 +163,41 @@ async def test_a_year_whose_holidays_nobody_recorded_is_not_taken_for_one_withou
     assert refusal.value.members == {"years": [2031]}
 
 
+async def test_a_cohort_of_a_curriculum_that_is_not_here_yet_is_refused_by_name(database: Database) -> None:
+    """Enrollment may already be a version ahead."""
+    story = Story()
+    await staff(database)
+    opened = story.opened().model_copy(update={"curriculum_version": "pkp-2031.1"})
+    await deliver(consumer, database, opened, story.enrolled(1), story.enrolled(2))
+    with clock_at(BEFORE):
+        for asked in (draft(database, story), group(database, story)):
+            refusal = await attempt(asked)
+            assert isinstance(refusal, domain.CurriculumUnknown)
+            assert refusal.members == {"curriculum_version": "pkp-2031.1"}
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("Asia/Makassar", 8), ("Asia/Jayapura", 9)])
+async def test_eight_o_clock_is_eight_o_clock_where_the_cohort_is(database: Database, zone: str, hours: int) -> None:
+    """In Jayapura the day begins on the ledger's day before."""
+    story, neighbour = Story(1), Story(2)
+    await staff(database, trainers=6)
+    there = story.opened().model_copy(update={"zone": zone})
+    await deliver(consumer, database, there, *story.everybody()[1:])
+    with clock_at(BEFORE):
+        await group(database, story)
+        await draft(database, story)
+        await commands.publish(story.schedule_id, database)
+    await published(database, neighbour)
+    sessions = await sessions_of(database, story)
+    local = [s.starts_at.astimezone(timezone(timedelta(hours=hours))) for s in sessions]
+    assert {at.strftime("%H:%M") for at in local} == {"08:00", "10:30", "13:00"}
+    assert (local[0].date(), local[-1].date()) == (date(2022, 2, 21), date(2022, 6, 17))
+    assert all(at.weekday() < 5 for at in local)
+    assert await clashes(database) == []
+    days = [d for d in await database.query(ResourceDay, {}) if any(r.session_id == sessions[0].id for r in d.reserved)]
+    assert {d.day for d in days} == {s.astimezone(UTC).date() for s in (sessions[0].starts_at, sessions[0].ends_at)}
+
+
 async def test_what_is_missing_for_a_draft_is_named(database: Database) -> None:
     story = Story()
     await know(database, story)
@@ -222,6 +257,22 @@ async def test_publishing_twice_announces_once(database: Database) -> None:
         await asyncio.gather(*(commands.publish(story.schedule_id, database) for _ in range(4)))
     assert len(await announced(database, SchedulePublished)) == 1
     assert len(await announced(database, SessionScheduled)) == 66
+
+
+async def test_of_two_drafts_of_a_cohort_published_at_once_one_is_in_force(
+    database: Database, elsewhere: Database
+) -> None:
+    story = Story()
+    await staff(database, trainers=12)
+    await ready(database, story)
+    with clock_at(BEFORE):
+        second = await commands.draft(uid(77, 2), story.cohort_id, "asked", database)
+        answers = await asyncio.gather(
+            attempt(commands.publish(story.schedule_id, database)), attempt(commands.publish(second.id, elsewhere))
+        )
+    assert sorted(type(answer).__name__ for answer in answers) == ["AlreadyPublished", "NoneType"]
+    assert len(await announced(database, SchedulePublished)) == 1
+    assert len(await sessions_of(database, story)) == 66
 
 
 async def test_a_cohort_has_one_timetable_in_force(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -158,6 +159,29 @@ async def test_who_withdraws_leaves_the_group_and_the_replacement_joins_the_smal
     assert isinstance(last := changed[-1], LearningGroupChanged)
     assert last.enrollment_ids == [story.enrollment(i) for i in (6, 7, 8)]
     assert [e.sequence for e, _ in await announced(database)] == [1, 1, 2, 3, 4, 5]
+
+
+async def test_who_comes_and_goes_while_groups_are_being_formed_is_in_one_group_or_none(
+    database: Database, mongo_uri: str
+) -> None:
+    """Forming races enrolling and withdrawing in another process."""
+    elsewhere = Database(mongo_uri, database.collection("x").database.name, service="scheduling")
+    try:
+        for n in range(1, 9):
+            story = Story(n)
+            await know(database, story)
+            coming = [story.enrolled(7), story.withdrawn(1), story.enrolled(8), story.withdrawn(2)]
+
+            async def come_and_go(events: Sequence[Event] = coming) -> None:
+                for event in events:
+                    await deliver(consumer, elsewhere, event, at=BEFORE)
+
+            with clock_at(BEFORE):
+                await asyncio.gather(group(database, story), come_and_go())
+            members = [id for g in await groups(database, story) for id in g.enrollment_ids]
+            assert sorted(members) == [story.enrollment(i) for i in range(3, 9)]
+    finally:
+        await elsewhere.close()
 
 
 async def test_nobody_is_in_two_groups_whatever_comes_and_goes(database: Database) -> None:

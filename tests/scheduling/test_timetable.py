@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -200,6 +204,25 @@ def test_the_same_question_has_the_same_answer() -> None:
     assert first == again
 
 
+def test_the_same_question_has_the_same_answer_in_every_process() -> None:
+    program = (
+        "from tests.scheduling.test_timetable import reference_case, early_case; "
+        "print([sorted(plan.items()) for plan in (reference_case()[2], early_case()[1])])"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(answers) == 1
+
+
 def test_a_virtual_session_gets_a_virtual_room_and_a_classical_one_a_room_with_enough_seats() -> None:
     grid = Grid.of(CURRICULUM, "Asia/Jakarta", stages())
     rooms = [Room("video", True, 40), Room("video-2", True, 20), Room("small", False, 19), Room("hall", False, 37)]
@@ -224,6 +247,14 @@ def test_who_is_away_or_taken_leads_nothing_meanwhile() -> None:
 
 def test_a_trainer_who_is_there_only_at_the_end_of_an_agenda_still_gets_a_place() -> None:
     """The one who leads it is there on few days of the agenda: the others must make room."""
+    given, plan, grid = early_case()
+    assert check(given, plan) == []
+    dated = timetable.dated(grid, given, plan)
+    days = stages()[0].days
+    assert {s.day for s in dated if s.trainer == "alone"} <= {days[5], days[6]}
+
+
+def early_case() -> tuple[Problem, Plan, Grid]:
     grid = Grid.of(CURRICULUM, "Asia/Jakarta", stages())
     days = stages()[0].days
     instants = [datetime.combine(day, datetime.min.time(), JAKARTA).astimezone(UTC) for day in days]
@@ -231,10 +262,7 @@ def test_a_trainer_who_is_there_only_at_the_end_of_an_agenda_still_gets_a_place(
     alone = Trainer("alone", frozenset({"berpikir-kreatif"}), away)
     trainers = [replace(t, modules=t.modules - {"berpikir-kreatif"}) for t in TRAINERS]
     given = timetable.problem(grid, size=37, trainers=[*trainers, alone], rooms=ROOMS, taken={})
-    plan = timetable.solve(given)
-    assert check(given, plan) == []
-    dated = timetable.dated(grid, given, plan)
-    assert {s.day for s in dated if s.trainer == "alone"} <= {days[5], days[6]}
+    return given, timetable.solve(given), grid
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
