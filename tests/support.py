@@ -6,21 +6,23 @@ import asyncio
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
-from shared.cloudevents import Envelope, Record, headers_for
-from shared.cloudevents import read as read_envelope
-from shared.identity import Role
 
 from shared import clock
+from shared.cloudevents import Envelope, Record, headers_for
+from shared.cloudevents import read as read_envelope
 from shared.contracts import REGISTRY, Event
+from shared.identity import Role
 from shared.inbox import Consumer, Fates
 from shared.mongo import Database
 from shared.service import Service
@@ -31,7 +33,7 @@ START = datetime(2022, 2, 21, 1, 0, tzinfo=UTC)
 ISSUER = "http://issuer.test"
 INSTALLATION_KEY = "an installation key for tests"
 
-_sequences: dict[tuple[int, str, str], int] = {}
+_sequences: WeakKeyDictionary[Database, Counter[tuple[str, str]]] = WeakKeyDictionary()  # an `id` would come again
 _offsets = itertools.count()
 
 
@@ -63,10 +65,10 @@ def record(event: Event, sequence: int, *, at: datetime = START, **headers: byte
 def records(database: Database, *events: Event, at: datetime = START) -> list[Record]:
     """Records of these events, with the sequence that their publisher would have counted."""
     made = []
+    counted = _sequences.setdefault(database, Counter())
     for event in events:
-        counter = (id(database), event.source(), event.subject)
-        _sequences[counter] = _sequences.get(counter, 0) + 1
-        made.append(record(event, _sequences[counter], at=at))
+        counted[event.source(), event.subject] += 1
+        made.append(record(event, counted[event.source(), event.subject], at=at))
     return made
 
 
