@@ -55,6 +55,9 @@ def main() -> int:
         for part in crashed:
             console.print(f"{part} has crashed:\n{stack.processes.tail(part)}", highlight=False, markup=False)
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
     finally:
         if not os.environ.get("KEEP"):
             stack.down()

@@ -119,7 +119,7 @@ async def _timetable(summary: Summary, story: Story) -> None:
     for session in sessions:
         for group in session["group_ids"]:
             hours[group][session["mode"]] += session["jp"]
-    one = next(iter(hours.values()))
+    one = next(iter(hours.values()), Counter())
     on_campus = sum(one.values()) + asynchronous
     summary.told["sessions"] = len(sessions)
     summary.say("sessions", ", ".join(f"{mode} {n}" for mode, n in sorted(modes.items())))
@@ -128,7 +128,8 @@ async def _timetable(summary: Summary, story: Story) -> None:
         f"{one['distance']} JP distance + {asynchronous} JP self-study + {one['classical']} JP classical"
         f" = {on_campus} JP (curriculum {curriculum.jp_on_campus.value}) in each of {len(hours)} groups"
         f" + {curriculum.jp_workplace.value} JP declared for the workplace",
-        all(sum(own.values()) + asynchronous == curriculum.jp_on_campus.value for own in hours.values()),
+        bool(hours)
+        and all(sum(own.values()) + asynchronous == curriculum.jp_on_campus.value for own in hours.values()),
     )
     moved = [session for session in sessions if session["ical_sequence"]]
     summary.say(
@@ -159,7 +160,10 @@ async def _outcomes(summary: Summary, story: Story) -> None:
     )
     certificates = [record["credential_id"] for record in decided if record["credential_id"]]
     summary.told["graduates"], summary.told["certificates"] = len(graduates), len(certificates)
-    summary.say("certificates", str(len(certificates)), len(certificates) == len(decided))
+    summary.say("certificates", str(len(certificates)), 0 < len(certificates) == len(decided))
+    summary.participant = next((record["id"] for record in graduates), "")
+    if not certificates:
+        return
     shown = await call(NOBODY, "GET", f"/assessment/v1/verify/{certificates[0]}")
     names = {person.name for person in story.cast.people}
     summary.say(
@@ -167,7 +171,6 @@ async def _outcomes(summary: Summary, story: Story) -> None:
         f"{shown['number']}: {shown['status']}, {shown['kind']}, {shown['jp']} JP, holder {shown['holder']}",
         shown["status"] == "valid" and not any(name in str(value) for name in names for value in shown.values()),
     )
-    summary.participant = graduates[0]["id"]
 
 
 Facts = list[tuple[Envelope, Event]]
