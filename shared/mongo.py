@@ -44,6 +44,7 @@ Document = dict[str, Any]
 Sort = Sequence[tuple[str, int]]
 
 EVENT_BYTES = 64 * 1024
+SELECTION_SECONDS = 3.0
 OUTBOX_DOCUMENT_BYTES = 8 * 1024 * 1024
 _BY_ID: Sort = (("_id", 1),)
 _SNAPSHOT = ReadConcern("snapshot")
@@ -460,6 +461,7 @@ class Database:
         attempt = 0
         while True:
             try:
+                await self._reach()
                 async with self._gate:
                     return await self._attempt(work, deadline)
             except PyMongoError as error:
@@ -475,6 +477,15 @@ class Database:
                         raise Unavailable from error
                     raise Contended from error
                 await asyncio.sleep(pause)
+
+    async def _reach(self) -> None:
+        """Raises `Unavailable` after three seconds when no server can be written to; costs nothing when one is known.
+
+        Inside `pymongo.timeout` the driver would look for a server for as long as the whole transaction may take.
+        """
+        known = (self._client.delegate if self._motor else self._client).topology_description
+        if not known.has_writable_server() and not await self.ping(SELECTION_SECONDS):
+            raise Unavailable
 
     async def _attempt(self, work: Callable[[Transaction], Awaitable[T]], deadline: float) -> T:
         async with self._session() as session:
@@ -533,6 +544,7 @@ class Database:
     ) -> list[S]:
         """States that match, outside any transaction: for showing, not for deciding. Raises `Unavailable`."""
         try:
+            await self._reach()
             async with self._gate:
                 with pymongo.timeout(10):
                     cursor = self.collection(cls.collection).find(filter).sort(list(sort))
@@ -579,9 +591,10 @@ class Database:
             if models:
                 await self.collection(name).create_indexes(list(models))
 
-    async def ping(self) -> bool:
+    async def ping(self, seconds: float = 1.0) -> bool:
+        """Whether a server answers within the given time."""
         try:
-            with pymongo.timeout(1.0):
+            with pymongo.timeout(seconds):
                 await self._database.command("ping")
             return True
         except PyMongoError:
