@@ -44,6 +44,9 @@ def schema(event: type[Event]) -> dict[str, Any]:
         "$id": f"/contracts/schemas/{event.type}.json",
         **made,
         "description": inspect.cleandoc(event.__doc__ or ""),
+        "x-topic": event.topic,
+        "x-subject": event.subject_field,
+        "x-key": event.key_field,
     }
 
 
@@ -226,15 +229,17 @@ def failures() -> list[type[Failure]]:
     def below(cls: type[Failure]) -> list[type[Failure]]:
         return [cls, *(inner for sub in cls.__subclasses__() for inner in below(sub))]
 
-    named = {cls.code: cls for cls in below(Failure) if cls is not Failure}
+    named = {cls.code: cls for cls in below(Failure) if cls.__module__.startswith(("services.", "shared."))}
+    named.pop(Failure.code)
     return [named[code] for code in sorted(named)]
 
 
-_BEFORE_ANY_COMMAND = {
+_BEFORE_ANY_COMMAND: dict[str, tuple[int | str, str]] = {
     "invalid-request": (422, "The request does not fit its schema. `errors` names each place by a JSON pointer."),
     "malformed-request": (400, "The request cannot be read."),
     "method-not-allowed": (405, "This resource does not know that method."),
     "too-large": (413, "The body is larger than one mebibyte."),
+    "http-failure": ("as answered", "The request failed before it reached any rule of training."),
     "internal-failure": (500, "The service failed. It is recorded; name the `correlation_id` when you report it."),
 }
 
@@ -248,7 +253,7 @@ def problems_page() -> str:
         "`type` (a section of this page), `title`, `status`, `correlation_id`, and the problem's own members.",
         "",
     ]
-    told = {cls.code: (cls.status, _sentence(cls)) for cls in failures()} | _BEFORE_ANY_COMMAND
+    told = _BEFORE_ANY_COMMAND | {cls.code: (cls.status, _sentence(cls)) for cls in failures()}
     for code in sorted(told):
         status, words = told[code]
         lines += [f"## {code}", "", f"Status {status}. {words}", ""]

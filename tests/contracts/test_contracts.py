@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import subprocess
@@ -20,9 +21,10 @@ from cloudevents.core.v1.event import CloudEvent
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from shared import catalogue
+from shared import catalogue, http
 from shared.cloudevents import Envelope, Record, event_id, headers_for, read
 from shared.contracts import REGISTRY, Event, Fact, Id
+from shared.errors import Failure
 
 EVENTS = [pytest.param(event, id=event.__name__) for event in catalogue.events()]
 AT = datetime(2022, 2, 21, 1, 0, tzinfo=UTC)
@@ -97,17 +99,20 @@ def test_no_event_has_a_field_that_sounds_personal(event: type[Event]) -> None:
     assert [f for f in event.model_fields if any(word in f.split("_") for word in PERSONAL)] == []
 
 
-def test_a_subject_belongs_to_one_kind_of_state_within_a_service() -> None:
-    """Counters live in the saved state, so two kinds of state must not share a subject id."""
-    kinds: dict[tuple[str, str], set[str]] = {}
+SUBJECTS = {
+    "enrollment": {"agency_id", "cohort_id", "nomination_id", "enrollment_id"},
+    "scheduling": {"schedule_id", "session_id", "group_id", "attendance_id"},
+    "assessment": {"module_result_id", "project_id", "enrollment_id", "credential_id"},
+    "notification": {"notification_id"},
+}
+"""Of what each service counts the facts. Counters live in the saved state, so each of these is one kind of state."""
+
+
+def test_a_service_tells_facts_only_of_its_own_kinds_of_state() -> None:
+    told: dict[str, set[str]] = {}
     for event in REGISTRY.values():
-        service = event.source().split("/")[2].split("-")[0]
-        kinds.setdefault((service, event.subject_field), set()).add(event.subject_field)
-    per_service: dict[str, list[str]] = {}
-    for service, field in kinds:
-        per_service.setdefault(service, []).append(field)
-    assert per_service["enrollment"] == list(dict.fromkeys(per_service["enrollment"]))
-    assert {"agency_id", "cohort_id", "nomination_id", "enrollment_id"} == set(per_service["enrollment"])
+        told.setdefault(event.topic.removesuffix("-restricted").split(".")[1], set()).add(event.subject_field)
+    assert told == SUBJECTS
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -134,51 +139,133 @@ def test_every_example_ever_published_can_still_be_read(event: type[Event]) -> N
         Draft202012Validator(catalogue.schema(event)).validate(data)
 
 
+_PROSE = ("description", "title", "default")
+_WHERE = ("x-topic", "x-subject", "x-key")
+
+
 def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What a newer schema of the same version breaks for its readers: all but added optional fields and prose."""
+    broken = [f"{word} changed" for word in _WHERE if word in old and old[word] != new.get(word)]
+    broken += _object_breaks("", old, new)
+    for name, told in old.get("$defs", {}).items():
+        now = new.get("$defs", {}).get(name)
+        if now is None:
+            broken.append(f"{name} is gone")
+        elif told.get("enum") != now.get("enum"):
+            broken.append(f"{name} has other members")
+        else:
+            broken += _object_breaks(f"{name}.", told, now)
+    return broken
+
+
+def _object_breaks(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     broken = []
     for name, told in old.get("properties", {}).items():
         now = new.get("properties", {}).get(name)
         if now is None:
-            broken.append(f"{name} is gone")
+            broken.append(f"{prefix}{name} is gone")
         elif {k: v for k, v in told.items() if k not in _PROSE} != {k: v for k, v in now.items() if k not in _PROSE}:
-            broken.append(f"{name} changed")
-    broken += [f"{name} is required" for name in set(new.get("required", ())) - set(old.get("required", ()))]
-    broken += [f"{name} is optional" for name in set(old.get("required", ())) - set(new.get("required", ()))]
-    for name, definition in old.get("$defs", {}).items():
-        if "enum" in definition and definition["enum"] != new.get("$defs", {}).get(name, {}).get("enum"):
-            broken.append(f"{name} has other members")
+            broken.append(f"{prefix}{name} changed")
+    before, after = set(old.get("required", ())), set(new.get("required", ()))
+    broken += [f"{prefix}{name} is required" for name in sorted(after - before)]
+    broken += [f"{prefix}{name} is optional" for name in sorted(before - after)]
     return broken
 
 
-_PROSE = ("description", "title", "default")
-
-
 def test_the_comparison_of_schemas_finds_what_breaks_a_reader() -> None:
-    old = {"properties": {"a": {"type": "string"}}, "required": ["a"], "$defs": {"K": {"enum": ["x"]}}}
-    same = {**old, "properties": {"a": {"type": "string", "description": "better"}, "b": {"type": "integer"}}}
-    assert breaks(old, same) == []
-    assert breaks(old, {**old, "properties": {}}) == ["a is gone"]
-    assert breaks(old, {**old, "properties": {"a": {"type": "integer"}}}) == ["a changed"]
-    assert breaks(old, {**same, "required": ["a", "b"]}) == ["b is required"]
-    assert breaks(old, {**old, "$defs": {"K": {"enum": ["x", "y"]}}}) == ["K has other members"]
+    part = {"properties": {"c": {"type": "integer"}}, "required": ["c"]}
+    old = {
+        "x-key": "cohort_id",
+        "properties": {"a": {"type": "string"}, "p": {"$ref": "#/$defs/P"}},
+        "required": ["a"],
+        "$defs": {"K": {"enum": ["x"]}, "P": part},
+    }
+
+    def but(**changes: Any) -> list[str]:
+        return breaks(old, old | changes)
+
+    def defined(**changes: Any) -> list[str]:
+        return but(**{"$defs": {**old["$defs"], **changes}})  # type: ignore[dict-item]
+
+    properties = {"a": {"type": "string", "description": "better"}, "p": {"$ref": "#/$defs/P"}}
+    assert but(properties=properties | {"b": {"type": "integer"}}) == []
+    assert defined(P={**part, "properties": {"c": {"type": "integer"}, "d": {"type": "integer"}}}) == []
+    assert breaks({"properties": {}}, old | {"required": []}) == []
+    assert but(properties={"a": {"type": "string"}}) == ["p is gone"]
+    assert but(properties=properties | {"a": {"type": "integer"}}) == ["a changed"]
+    assert but(required=["a", "p"]) == ["p is required"]
+    assert but(required=[]) == ["a is optional"]
+    assert but(**{"x-key": "enrollment_id"}) == ["x-key changed"]
+    assert defined(K={"enum": ["x", "y"]}) == ["K has other members"]
+    assert defined(P={"properties": {}, "required": []}) == ["P.c is gone", "P.c is optional"]
+    assert defined(P={"properties": {"c": {"type": "string"}}, "required": ["c"]}) == ["P.c changed"]
+    assert but(**{"$defs": {"K": {"enum": ["x"]}}}) == ["P is gone"]
 
 
-def test_no_published_schema_was_broken_since_the_main_branch() -> None:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=False, cwd=catalogue.ROOT
-        ).stdout.strip()
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=catalogue.ROOT)
+    return done.stdout if done.returncode == 0 else ""
 
-    base = git("merge-base", "HEAD", "origin/main") or git("rev-parse", "HEAD")
-    if not base:
+
+def published() -> list[str]:
+    """The commits against which a promise is kept: the last release, the merge base, and the commit before this."""
+    head = git("rev-parse", "HEAD").strip()
+    named = (
+        git("describe", "--tags", "--abbrev=0").strip(),
+        git("merge-base", "HEAD", "origin/main").strip(),
+        git("rev-parse", "--verify", "--quiet", "HEAD~1").strip(),
+    )
+    return [head, *(base for base in dict.fromkeys(named) if base and base != head)] if head else []
+
+
+def test_no_published_schema_was_broken() -> None:
+    if not (bases := published()):
         pytest.skip("not a git checkout")
     broken = {}
-    for path in git("ls-tree", "-r", "--name-only", base, "contracts/schemas").splitlines():
-        new = catalogue.ROOT / path
-        old = json.loads(git("show", f"{base}:{path}"))
-        broken[path] = breaks(old, json.loads(new.read_text())) if new.exists() else ["it is gone"]
-    assert {path: told for path, told in broken.items() if told} == {}
+    for base in bases:
+        for path in git("ls-tree", "-r", "--name-only", base, "contracts/schemas").splitlines():
+            new = catalogue.ROOT / path
+            old = json.loads(git("show", f"{base}:{path}"))
+            if told := breaks(old, json.loads(new.read_text())) if new.exists() else ["it is gone"]:
+                broken[path] = told
+    assert broken == {}
+
+
+def test_no_published_example_was_changed_or_taken_away() -> None:
+    if not (bases := published()):
+        pytest.skip("not a git checkout")
+    changed = set()
+    for base in bases:
+        for line in git("ls-tree", "-r", base, "contracts/examples").splitlines():
+            described, path = line.split("\t")
+            new = catalogue.ROOT / path
+            if not new.exists() or git("hash-object", str(new)).strip() != described.split()[2]:
+                changed.add(path)
+    assert changed == set()
+
+
+def test_every_kind_of_problem_that_is_answered_has_its_page() -> None:
+    """Also those that the HTTP layer answers itself, before any refusal exists."""
+    told = ast.walk(ast.parse(inspect.getsource(http)))
+    codes = {code for code, _ in http._HTTP_CODES.values()} | {"http-failure"}
+    for node in told:
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_answer":
+            codes |= {a.value for a in node.args[1:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    page = catalogue.problems_page().splitlines()
+    assert {"too-large", "internal-failure", "invalid-request"} < codes
+    assert [code for code in sorted(codes) if f"## {code}" not in page] == []
+
+
+def test_two_services_that_share_a_problems_code_mean_the_same() -> None:
+    catalogue.failures()
+    meant: dict[str, set[tuple[int, str]]] = {}
+    left = [Failure]
+    while left:
+        failure = left.pop()
+        left += failure.__subclasses__()
+        if failure.__module__.startswith(("services.", "shared.")):
+            meant.setdefault(failure.code, set()).add((failure.status, catalogue._sentence(failure)))
+    assert {code: told for code, told in meant.items() if len(told) > 1} == {}
 
 
 def test_the_asyncapi_document_names_every_event_once() -> None:
