@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 
 QUIET_SECONDS = 10.0
+PAUSE_SECONDS = 0.03
+"""Between two passes while something is on its way: asking costs the workers and their databases time."""
 SERVICES = ("enrollment", "scheduling", "assessment", "notification")
 
 
@@ -159,7 +161,7 @@ class Player:
                 settled = asked
             before = None if waiting else told
             if waiting:
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def play(self, steps: Iterable[Step], told: Callable[[datetime, list[str]], None]) -> None:
         """Play the steps in the order of their instants, and every timer that falls due in between."""
