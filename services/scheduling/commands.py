@@ -260,8 +260,6 @@ async def _still_fits(tx: Transaction, schedule: Schedule, roster: Roster) -> No
     """The draft's trainers and rooms as they are now. Raises `DraftOutdated` with the rule for each session."""
     trainers = await tx.load_many(Trainer, [planned.trainer_id for planned in schedule.sessions])
     rooms = await tx.load_many(Room, [planned.room_id for planned in schedule.sessions])
-    for state in (*trainers.values(), *rooms.values()):
-        tx.rely_on(state)
     sizes = [len(group.enrollment_ids) for group in await store.groups_in(tx, roster)]
     if changed := domain.outdated(schedule.sessions, trainers, rooms, sizes):
         raise domain.DraftOutdated(sessions=[{"session": event, "rule": rule} for event, rule in changed])

@@ -249,6 +249,7 @@ async def test_a_session_is_moved_by_the_edition_that_was_seen(client: httpx.Asy
             if moved is None and (answer := await client.put(f"{path}/time", json=body, headers=headers)).is_success:
                 moved = answer
     assert moved is not None and moved.json()["ical_sequence"] == 1
+    assert moved.json()["starts_at"].endswith("Z")
     assert moved.headers["etag"] != seen.headers["etag"]
     body = {"starts_at": session.starts_at.isoformat(), "reason_code": "organiser"}
     stale = await client.put(f"{path}/time", json=body, headers=ORGANISER | {"If-Match": seen.headers["etag"]})

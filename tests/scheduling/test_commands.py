@@ -484,6 +484,22 @@ async def test_the_sessions_of_a_trainer_who_fell_ill_are_moved_one_after_the_ot
     assert len(await announced(database, SessionRescheduled)) == 2
 
 
+async def test_a_session_is_not_moved_from_one_hour_of_its_trainers_absence_into_another(database: Database) -> None:
+    story = Story()
+    await staff(database)
+    session = of_module(await published(database, story), "manajemen-mutu")[0]
+    with clock_at(BEFORE):
+        free = await free_start(database, session)
+        await commands.reschedule(session.id, session.starts_at, RescheduleReason.ORGANISER, None, database)
+        always = [Span(starts_at=BEFORE, ends_at=BEFORE + timedelta(days=150))]
+        trainer = Trainer(id=session.trainer_ids[0], modules=MODULES, unavailable=always)
+        await commands.register_trainer(trainer, database, None)
+        refusal = await attempt(
+            commands.reschedule(session.id, free, RescheduleReason.TRAINER_UNAVAILABLE, None, database)
+        )
+    assert isinstance(refusal, domain.NotASlot) and refusal.members == {"rule": "H5"}
+
+
 async def test_a_session_that_has_begun_is_not_moved_and_none_into_the_past(database: Database) -> None:
     story = Story()
     await staff(database)
@@ -746,6 +762,7 @@ def test_a_reservation_over_midnight_holds_both_days() -> None:
     at = datetime(2022, 2, 21, 23, 30, tzinfo=UTC)
     days = domain.resource_days("room|x", at, at + HOUR)
     assert set(days.values()) == {date(2022, 2, 21), date(2022, 2, 22)}
+    assert domain.resource_days("room|x", at.astimezone(WIB), (at + HOUR).astimezone(WIB)) == days
 
 
 def test_back_to_back_is_no_clash_and_one_minute_is() -> None:
@@ -754,6 +771,7 @@ def test_back_to_back_is_no_clash_and_one_minute_is() -> None:
     kept = domain.reserve(kept, domain.Reserved(session_id=uid(1), starts_at=at, ends_at=at + HOUR))
     after = domain.Reserved(session_id=uid(2), starts_at=at + HOUR, ends_at=at + 2 * HOUR)
     kept = domain.reserve(kept, after)
+    assert domain.reserve(kept, after).reserved == kept.reserved
     over = domain.Reserved(session_id=uid(3), starts_at=at + HOUR - timedelta(minutes=1), ends_at=at + HOUR)
     with pytest.raises(domain.AlreadyReserved) as refusal:
         domain.reserve(kept, over)

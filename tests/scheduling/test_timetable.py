@@ -173,10 +173,12 @@ def test_every_module_with_self_study_has_a_window_inside_its_stage() -> None:
 def test_self_study_fills_the_days_that_an_early_plan_leaves_empty() -> None:
     _, _, _, dated = reference_case()
     placed = stages()
-    early = [s for s in dated if s.day not in placed[0].days[-6:] and s.day != placed[0].days[0]]
-    windows = timetable.asynchronous_windows(CURRICULUM, placed, early).values()
-    held = {session.day for session in early}
-    assert all(day in held or any(a <= day <= b for a, b in windows) for day in placed[0].days)
+    for last in range(1, 12):
+        empty = {*placed[0].days[-last:], *placed[0].days[: last // 3]}
+        early = [session for session in dated if session.day not in empty]
+        windows = timetable.asynchronous_windows(CURRICULUM, placed, early).values()
+        held = {session.day for session in early}
+        assert all(day in held or any(a <= day <= b for a, b in windows) for day in placed[0].days)
 
 
 def test_an_agenda_begins_when_the_one_before_it_is_over() -> None:
