@@ -104,7 +104,8 @@ class Relay:
         self.produced: dict[str, int] = {}
         """`topic-partition` → the offset after the last row that the broker acknowledged to this process."""
         self._held_from: dict[str, int] = {}
-        self.oldest_seconds = 0.0
+        self._oldest: int | None = None
+        OUTBOX_AGE.set_function(lambda: self.oldest_seconds)
 
     async def run(self) -> None:
         """Until `stop`: rounds while there is something, else wait to be woken."""
@@ -133,6 +134,7 @@ class Relay:
                 except (KafkaError, PyMongoError, OSError, TimeoutError, Away) as error:
                     log.warning("relay.waiting", reason=type(error).__name__, seconds=backoff)
                     await self._discard()
+                    await self._look()
                     await self._pause(backoff)
                     backoff = min(5.0, backoff * 2)
         finally:
@@ -252,12 +254,22 @@ class Relay:
         """Topics that cannot be written → the age in seconds of their oldest row."""
         return {topic: _age(pos) for topic, pos in self._held_from.items()}
 
+    @property
+    def oldest_seconds(self) -> float:
+        """The age of the oldest row that is not published; it grows while nothing can be sent."""
+        return _age(self._oldest) if self._oldest else 0.0
+
     def _show_age(self, oldest: int | None) -> None:
+        self._oldest = oldest
         HELD.clear()
         for topic, seconds in self.held.items():
             HELD.labels(topic).set(seconds)
-        self.oldest_seconds = _age(oldest) if oldest else 0.0
-        OUTBOX_AGE.set(self.oldest_seconds)
+
+    async def _look(self) -> None:
+        """See what waits, while no round can tell."""
+        with suppress(PyMongoError):
+            found = await self._database.collection("outbox").find_one({}, {"_id": 1}, sort=[("_id", 1)])
+            self._show_age(int(found["_id"][:20]) if found else None)
 
     async def _watch(self) -> None:
         """Woken within a millisecond of a commit by whichever process; polling is the fallback."""

@@ -107,6 +107,17 @@ async def test_a_topic_that_does_not_exist_holds_back_only_itself(
     assert await until(lambda: _empty(database))
 
 
+async def test_the_age_of_the_oldest_row_grows_while_the_broker_is_away(database: Database, topic: str) -> None:
+    await open_cohort(database)
+    await enroll(database, 1)
+    relay = Relay(database, Kafka("127.0.0.1:1"), lease_seconds=0.6)
+    running = asyncio.create_task(relay.run())
+    assert await until(lambda: relay.oldest_seconds > 0.5)
+    assert len(await outbox(database)) == 1
+    relay.stop()
+    await asyncio.wait_for(running, 15)
+
+
 async def test_only_one_of_two_relays_publishes_and_the_other_takes_over(
     database: Database, kafka: Kafka, topic: str
 ) -> None:
