@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.scheduling import commands, domain, store
 from services.scheduling.domain import Room, Roster, Schedule, Session, Span, Trainer
@@ -24,6 +24,16 @@ Anyone = Annotated[Caller, allow(*(role for role in Role if role is not Role.SER
 Teaching = Annotated[Caller, allow(Role.ORGANISER, Role.TRAINER)]
 
 
+def _in_our_times(value: datetime) -> datetime:
+    if not 2000 <= value.year < 2100:
+        raise ValueError("not between the years 2000 and 2100")
+    return value
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_our_times)]
+"""Near year 1 or 9999 an instant cannot be told in every zone."""
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -36,8 +46,8 @@ class View(BaseModel):
 
 
 class SpanBody(Body):
-    starts_at: AwareDatetime
-    ends_at: AwareDatetime
+    starts_at: Instant
+    ends_at: Instant
 
     @model_validator(mode="after")
     def _in_order(self) -> SpanBody:
@@ -276,7 +286,7 @@ async def session(session_id: Id, caller: Anyone, response: Response, db: Db) ->
 
 
 class TimeBody(Body):
-    starts_at: AwareDatetime
+    starts_at: Instant
     reason_code: RescheduleReason
 
 

@@ -198,6 +198,12 @@ async def test_refusals_say_what_stands_in_the_way(client: httpx.AsyncClient, da
             },
             "/unavailable/0",
         ),
+        (
+            TRAINERS,
+            {"modules": [], "unavailable": [{"starts_at": "0001-01-01T00:00Z", "ends_at": "9999-12-31T23:59-10:00"}]},
+            "/unavailable/0/ends_at",
+        ),
+        (f"/v1/sessions/{uid(1)}/time", {"starts_at": "9999-12-31T23:59-10:00", "reason_code": "organiser"}, "/starts"),
         (ROOMS, {"kind": "garden", "seats": 4}, "/kind"),
         (ROOMS, {"kind": "virtual", "seats": 0}, "/seats"),
         (SCHEDULE, {}, "/cohort_id"),
