@@ -60,7 +60,7 @@ async def seated(database: Database) -> list[int]:
 
 async def letters(database: Database) -> list[Record]:
     """The dead letters, as they lie in the outbox or would lie on their topic."""
-    found = []
+    found: list[Record] = []
     for document in await database.collection("outbox").find({}).sort([("_id", 1)]).to_list(None):
         for row in document["rows"]:
             headers = tuple((name, value) for name, value in row["headers"])

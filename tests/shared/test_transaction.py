@@ -221,7 +221,7 @@ async def test_a_thing_that_is_not_there_is_not_found(database: Database) -> Non
 
 async def test_a_database_that_is_away_is_unavailable_and_not_a_crash() -> None:
     for driver in ("motor", "pymongo"):
-        away = Database("mongodb://127.0.0.1:1/?directConnection=true", "x", service="x", driver=driver)  # type: ignore[arg-type]
+        away = Database("mongodb://127.0.0.1:1/?directConnection=true", "x", service="x", driver=driver)
         with pytest.raises(Unavailable) as raised:
             await away.transaction(lambda tx: tx.load(Cohort, COHORT), patience=0.5)
         assert not isinstance(raised.value, Contended)
