@@ -89,7 +89,7 @@ async def agencies(caller: Anyone, paging: Paging, db: Db) -> Page[AgencyView]:
 class PersonBody(Body):
     """A person of any role. `generated` marks people that a scenario made up."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+    name: Annotated[str, StringConstraints(max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
     email: EmailStr
     nip: str | None = Field(default=None, description="18 digits; kept here and nowhere else")
     agency_id: Id | None = None
@@ -334,7 +334,13 @@ class VerificationBody(Body):
 
 @router.put(
     "/v1/nominations/{nomination_id}/verification",
-    responses=problems(NotFound, domain.RequirementsNotMet, domain.DocumentsMissing, domain.NominationNotReady),
+    responses=problems(
+        NotFound,
+        domain.RequirementsNotMet,
+        domain.DocumentsMissing,
+        domain.NominationNotReady,
+        domain.CohortNotOpen,
+    ),
     tags=["nominations"],
 )
 async def verify(nomination_id: Id, body: VerificationBody, caller: Organiser, db: Db) -> NominationView:

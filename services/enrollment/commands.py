@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from services.enrollment import domain
 from services.enrollment.domain import Agency, Cohort, Enrollment, Nomination, Person
@@ -16,7 +16,7 @@ from shared import clock, reference
 from shared.contracts import Code
 from shared.contracts.enrollment import WithdrawalReason
 from shared.domain import expect_revision, same_request
-from shared.errors import NotFound, Rejected
+from shared.errors import NotFound, PreconditionFailed, Rejected
 from shared.http import Idempotency
 from shared.ids import Id, derive
 from shared.mongo import Database, Transaction
@@ -53,11 +53,13 @@ async def register_person(person: Person, database: Database, *, key: str, if_ma
         if known is not None:
             if known.asked == person.asked:
                 return known
-            expect_revision(known, if_match)
             if if_match is None or (known.nip, known.agency_id) != (person.nip, person.agency_id):
                 same_request(known.asked, person.asked)
+            expect_revision(known, if_match)
             changes = {name: getattr(person, name) for name in ("name", "email", "zone", "asked")}
             return tx.save(known.but(**changes))
+        if if_match is not None:
+            raise PreconditionFailed
         if number_id is not None:
             if await tx.load(domain.PersonNumber, number_id):
                 raise domain.PersonKnown
@@ -132,6 +134,8 @@ async def cancel_cohort(cohort_id: str, reason_code: str, database: Database) ->
 class Nominee(BaseModel):
     """One row of a bulk nomination."""
 
+    model_config = ConfigDict(extra="forbid")
+
     person_id: Id
     mentor_id: Id
     documents: list[Code]
@@ -153,14 +157,16 @@ async def nominate(
 ) -> list[RowOutcome]:
     """Nominate an agency's people in bulk: every row by itself is taken or told why not; asking twice changes nothing.
 
-    A returned nomination that is sent again is submitted again with what it now says. Raises `NotFound` for the
-    cohort or agency.
+    A returned nomination that is sent again is submitted again with what it now says; under an Idempotency-Key that
+    was used before, nothing is: each row is told as it stands. The mentor is the nominee's superior: another person
+    of the same agency. Raises `NotFound` for the cohort or agency.
     """
 
     async def work(tx: Transaction) -> list[RowOutcome]:
         cohort = await tx.require(Cohort, cohort_id)
         await tx.require(Agency, agency_id)
-        if idempotency is not None and not await idempotency.replay(tx):
+        replayed = idempotency is not None and await idempotency.replay(tx) is not None
+        if idempotency is not None and not replayed:
             idempotency.remember(tx, 200, f"/v1/cohorts/{cohort_id}/nominations")
         tx.rely_on(cohort)
         ids = {row.person_id: domain.nomination_id(cohort_id, row.person_id) for row in nominees}
@@ -174,12 +180,15 @@ async def nominate(
                 outcomes[row.person_id] = outcome
             else:
                 continue
-            person = people.get(row.person_id)
-            if person is None or person.agency_id != agency_id or row.mentor_id not in people:
+            person, mentor = people.get(row.person_id), people.get(row.mentor_id)
+            if person is None or mentor is None or {person.agency_id, mentor.agency_id} != {agency_id}:
                 outcome.problem = NotFound.code
                 continue
+            if person.id == mentor.id:
+                outcome.problem = "own-mentor"
+                continue
             before = known.get(ids[row.person_id])
-            if before is not None and before.status is not domain.NominationStatus.RETURNED:
+            if before is not None and (replayed or before.status is not domain.NominationStatus.RETURNED):
                 outcome.nomination_id, outcome.status = before.id, before.status
                 if before.agency_id != agency_id:
                     outcome.nomination_id, outcome.status, outcome.problem = None, None, "id-taken"
@@ -190,6 +199,7 @@ async def nominate(
                 "facts": row.facts,
                 "replaces": row.replaces,
                 "status": domain.NominationStatus.SUBMITTED,
+                "reason_code": None,
             }
             nomination = (
                 before.but(**asked)
@@ -207,7 +217,12 @@ async def nominate(
             except Rejected as refusal:
                 outcome.problem = refusal.code
                 continue
+            if replayed:
+                outcome.problem = "not-nominated"  # could be now, but was not when this was asked
+                continue
             tx.save(nomination, event)
+            if row.replaces is not None:
+                replaced[row.replaces] = tx.save(replaced[row.replaces].but(replaced_by=nomination.id))
             outcome.nomination_id, outcome.status = nomination.id, nomination.status
         return list(outcomes.values())
 
@@ -217,22 +232,35 @@ async def nominate(
 async def decide_nomination(
     nomination_id: str, decision: domain.Decision, reason_code: str | None, database: Database
 ) -> Nomination:
-    """Verify, return or reject a submitted nomination; the rule set is asked, not only the organiser."""
+    """Verify, return or reject a submitted nomination; the rule set is asked, not only the organiser.
+
+    A replacement that is returned or rejected gives way to another. Raises `CohortNotOpen` once it was cancelled.
+    """
+    status = domain.NominationStatus
     settled = {
-        domain.Decision.VERIFY: domain.NominationStatus.VERIFIED,
-        domain.Decision.RETURN: domain.NominationStatus.RETURNED,
-        domain.Decision.REJECT: domain.NominationStatus.REJECTED,
+        domain.Decision.VERIFY: (status.VERIFIED, status.ACCEPTED, status.CONFIRMED),
+        domain.Decision.RETURN: (status.RETURNED,),
+        domain.Decision.REJECT: (status.REJECTED,),
     }
 
     async def work(tx: Transaction) -> Nomination:
         nomination = await tx.require(Nomination, nomination_id)
-        if nomination.status is settled[decision]:
+        if nomination.status in settled[decision]:
             return nomination
         cohort = await tx.require(Cohort, nomination.cohort_id)
+        if cohort.status is domain.CohortStatus.CANCELLED:
+            raise domain.CohortNotOpen
+        tx.rely_on(cohort)
         rules = reference.rule_set(cohort.rule_set_version)
-        return tx.save(*domain.verify(nomination, decision, rules, reason_code=reason_code, now=clock.now()))
+        decided, event = domain.verify(nomination, decision, rules, reason_code=reason_code, now=clock.now())
+        if nomination.replaces is not None and decision is not domain.Decision.VERIFY:
+            replaced = await tx.require(Enrollment, nomination.replaces)
+            if replaced.replaced_by == nomination.id:
+                tx.save(replaced.but(replaced_by=None))
+        return tx.save(decided, event)
 
-    return await database.transaction(work)
+    known = await database.get(Nomination, nomination_id)
+    return await database.transaction(work, key=known.cohort_id if known else None)
 
 
 async def accept_nomination(nomination_id: str, database: Database) -> Nomination:

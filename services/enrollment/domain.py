@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 
@@ -93,7 +94,7 @@ class NotEnrolled(Rejected):
 
 
 class WrongReplacement(Rejected):
-    """A replacement takes the place of a withdrawn participant of the same agency and cohort, before the start."""
+    """One replacement takes the place of a withdrawn participant of the same agency and cohort, before the start."""
 
 
 # --- states ------------------------------------------------------------------------------------------------------
@@ -227,6 +228,7 @@ class Enrollment(State):
     status: EnrollmentStatus = EnrollmentStatus.ENROLLED
     reason_code: WithdrawalReason | None = None
     effective_on: date | None = None
+    replaced_by: Id | None = None  # the nomination that is to take, or has taken, this participant's place
 
 
 def nomination_id(cohort_id: str, person_id: str) -> str:
@@ -245,7 +247,7 @@ def valid_nip(nip: str) -> bool:
 
     There is no check digit: a wrong but well-formed number cannot be told. Source: Perka BKN 22/2007.
     """
-    if re.fullmatch(r"\d{18}", nip) is None:
+    if re.fullmatch(r"[0-9]{18}", nip) is None:
         return False
     try:
         born = date(int(nip[:4]), int(nip[4:6]), int(nip[6:8]))
@@ -256,6 +258,11 @@ def valid_nip(nip: str) -> bool:
 
 
 # --- decisions ---------------------------------------------------------------------------------------------------
+
+
+def _today(cohort: Cohort, now: datetime) -> date:
+    """The day that it is where the cohort is held."""
+    return now.astimezone(ZoneInfo(cohort.zone)).date()
 
 
 def register(agency: Agency, now: datetime) -> AgencyRegistered:
@@ -325,7 +332,8 @@ def nominate(
             replaced is not None
             and replaced.status is EnrollmentStatus.WITHDRAWN
             and (replaced.cohort_id, replaced.agency_id) == (cohort.id, nomination.agency_id)
-            and now.date() <= cohort.starts_on
+            and replaced.replaced_by in (None, nomination.id)
+            and _today(cohort, now) <= cohort.starts_on
         )
         if not fits:
             raise WrongReplacement
@@ -442,13 +450,13 @@ def enroll(
 def withdraw(
     cohort: Cohort, enrollment: Enrollment, *, reason_code: WithdrawalReason, effective_on: date, now: datetime
 ) -> tuple[Cohort, Enrollment, ParticipantWithdrawn]:
-    """Give the seat up. Until the day of the start it is free again; afterwards it stays empty.
+    """Give the seat up. Until the day of the start it is free again; afterwards it stays empty, whatever is backdated.
 
     Raises `NotEnrolled`.
     """
     if enrollment.status is not EnrollmentStatus.ENROLLED:
         raise NotEnrolled
-    released = effective_on <= cohort.starts_on
+    released = max(effective_on, _today(cohort, now)) <= cohort.starts_on
     seats = {n: e for n, e in cohort.seats.items() if e != enrollment.id or not released}
     event = ParticipantWithdrawn(
         enrollment_id=enrollment.id,

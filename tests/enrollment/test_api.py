@@ -131,6 +131,18 @@ async def test_an_edit_needs_the_revision_that_was_seen(client: httpx.AsyncClien
     assert (await client.get(path, headers=ORGANISER)).json()["email"] == "new@example.go.id"
 
 
+async def test_an_edit_of_what_is_not_there_creates_nothing(client: httpx.AsyncClient) -> None:
+    path = f"/v1/people/{uid(1, 0xB)}"
+    assert (await put(client, path, ORGANISER, PERSON, **{"If-Match": '"1"'})).status_code == 412
+    assert (await client.get(path, headers=ORGANISER)).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["", "   ", "Peserta\r\nBcc: x@example.org", "Peserta\u001b[2J", "x" * 201])
+async def test_a_name_is_one_line_of_text(client: httpx.AsyncClient, name: str) -> None:
+    answer = await put(client, f"/v1/people/{uid(1, 0xB)}", ORGANISER, PERSON | {"name": name})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body/name")
+
+
 async def test_the_way_from_nomination_to_seat(client: httpx.AsyncClient, database: Database) -> None:
     await registered(database, 1)
     with clock_at(NOW):

@@ -14,11 +14,13 @@ from shared.contracts.enrollment import (
     AgencyRegistered,
     CohortOpened,
     NominationSubmitted,
+    NominationVerified,
     ParticipantEnrolled,
     ParticipantWithdrawn,
     WithdrawalReason,
 )
 from shared.errors import IdTaken
+from shared.http import Idempotency
 from shared.mongo import Database
 from tests.enrollment.story import COHORT, NOW, accepted, nominee, opened, registered
 from tests.support import announced, clock_at, uid
@@ -95,6 +97,55 @@ async def test_a_returned_nomination_can_be_completed_and_sent_again(database: D
     assert [e.sequence for e, _ in await announced(database) if e.subject == row.nomination_id] == [1, 2, 3, 4]
 
 
+async def test_a_nominee_has_a_mentor_who_is_another_person_of_the_same_agency(database: Database) -> None:
+    await opened(database)
+    await registered(database, 1, 2)
+    with clock_at(NOW):
+        for mentor, problem in ((uid(1, 0xB), "own-mentor"), (uid(2, 0xD), "not-found"), (uid(9, 0xD), "not-found")):
+            (row,) = await commands.nominate(COHORT, uid(1, 0xA), [nominee(1, mentor_id=mentor)], database, None)
+            assert (row.nomination_id, row.problem) == (None, problem)
+    assert await announced(database, NominationSubmitted) == []
+
+
+async def test_a_request_replayed_late_submits_nothing_again(database: Database) -> None:
+    """The first answer was lost, the nomination was returned meanwhile: the client's retry is no second submission."""
+    await opened(database)
+    await registered(database, 1, 2)
+
+    async def asked() -> list[commands.RowOutcome]:
+        rows = [nominee(1), nominee(2)]
+        return await commands.nominate(COHORT, uid(1, 0xA), rows, database, Idempotency("nominate-1", "c", "d"))
+
+    with clock_at(NOW):
+        first, _ = await asked()
+        assert first.nomination_id
+        await commands.decide_nomination(first.nomination_id, domain.Decision.RETURN, None, database)
+        again, other = await asked()
+    assert (again.nomination_id, again.status) == (first.nomination_id, NominationStatus.RETURNED)
+    assert (other.nomination_id, other.problem) == (None, "not-found")
+    assert len(await announced(database, NominationSubmitted)) == 1
+
+
+async def test_who_is_accepted_was_verified_and_saying_so_again_changes_nothing(database: Database) -> None:
+    await opened(database)
+    await registered(database, 1)
+    id = await accepted(database, 1)
+    kept = await commands.decide_nomination(id, domain.Decision.VERIFY, None, database)
+    assert kept.status is NominationStatus.ACCEPTED
+    assert len(await announced(database, NominationVerified)) == 1
+
+
+async def test_nobody_is_verified_for_a_cancelled_cohort(database: Database) -> None:
+    await opened(database)
+    await registered(database, 1)
+    with clock_at(NOW):
+        (row,) = await commands.nominate(COHORT, uid(1, 0xA), [nominee(1)], database, None)
+        assert row.nomination_id
+        await commands.cancel_cohort(COHORT, "too-few", database)
+        with pytest.raises(domain.CohortNotOpen):
+            await commands.decide_nomination(row.nomination_id, domain.Decision.VERIFY, None, database)
+
+
 async def test_two_hundred_confirm_at_once_and_exactly_forty_get_a_seat(database: Database) -> None:
     await opened(database)
     numbers = range(1, 201)
@@ -134,6 +185,26 @@ async def test_a_withdrawal_frees_the_seat_for_the_agencys_replacement(database:
     assert len(await announced(database, ParticipantWithdrawn)) == 1
     kept = await database.get(Cohort, COHORT)
     assert kept is not None and kept.seats == {}
+
+
+async def test_two_cannot_take_the_place_of_one_unless_the_first_is_rejected(database: Database) -> None:
+    await opened(database)
+    await registered(database, 1)
+    for number in (21, 22):  # two more of the same agency
+        person = Person(
+            id=uid(number, 0xB), name="generated", email="g@example.go.id", agency_id=uid(1, 0xA), asked="x"
+        )
+        await commands.register_person(person, database, key="k" * 16, if_match=None)
+    id = await accepted(database, 1)
+    with clock_at(NOW):
+        left = await commands.confirm_nomination(id, COHORT, database)
+        await commands.withdraw(left.id, COHORT, WithdrawalReason.ASSIGNMENT, date(2022, 2, 7), database)
+        rows = [nominee(n, mentor_id=uid(1, 0xD), replaces=left.id) for n in (21, 22)]
+        first, second = await commands.nominate(COHORT, uid(1, 0xA), rows, database, None)
+        assert first.nomination_id and (second.nomination_id, second.problem) == (None, "wrong-replacement")
+        await commands.decide_nomination(first.nomination_id, domain.Decision.REJECT, "quota", database)
+        first, second = await commands.nominate(COHORT, uid(1, 0xA), rows, database, None)
+    assert (first.status, second.status) == (NominationStatus.REJECTED, NominationStatus.SUBMITTED)
 
 
 async def test_nobody_slips_in_while_registration_closes(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -90,6 +90,42 @@ def test_a_replacement_belongs_to_the_same_agency_and_cohort_and_to_one_who_left
     replacing = nomination(3, agency_id=first.agency_id, replaces=first.id)
     with pytest.raises(domain.WrongReplacement):
         domain.nominate(running, replacing, left.but(**changes), now=NOW)
+
+
+def test_one_place_has_one_replacement_at_a_time() -> None:
+    running, _, first, _ = domain.enroll(cohort(), nomination(1, **ACCEPTED), now=NOW)
+    running, left = withdrawn(running, first, date(2022, 2, 7))
+    replacing = nomination(3, agency_id=first.agency_id, replaces=first.id)
+    domain.nominate(running, replacing, left.but(replaced_by=replacing.id), now=NOW)  # sent again
+    with pytest.raises(domain.WrongReplacement):
+        domain.nominate(running, replacing, left.but(replaced_by=uid(9)), now=NOW)
+
+
+def test_the_last_day_for_a_replacement_is_the_day_of_the_start_where_the_cohort_is_held() -> None:
+    running, _, first, _ = domain.enroll(cohort(), nomination(1, **ACCEPTED), now=NOW)
+    running, left = withdrawn(running, first, date(2022, 2, 7))
+    replacing = nomination(3, agency_id=first.agency_id, replaces=first.id)
+    midnight = datetime(2022, 2, 21, 17, 0, tzinfo=UTC)  # in Jakarta
+    domain.nominate(running, replacing, left, now=midnight - timedelta(seconds=1))
+    with pytest.raises(domain.WrongReplacement):
+        domain.nominate(running, replacing, left, now=midnight)
+
+
+def test_a_withdrawal_dated_back_to_before_the_start_frees_no_seat() -> None:
+    running, _, first, _ = domain.enroll(cohort(), nomination(1, **ACCEPTED), now=NOW)
+    kept, _, event = domain.withdraw(
+        running,
+        first,
+        reason_code=WithdrawalReason.PERSONAL,
+        effective_on=date(2022, 2, 7),
+        now=NOW + timedelta(days=60),
+    )
+    assert not event.seat_released and kept.seats == running.seats
+
+
+@pytest.mark.parametrize("nip", ["198001012005011000", "198013012005011001", "197901012005013001", "1980", "١" * 18])
+def test_what_cannot_be_a_personnel_number_is_told(nip: str) -> None:
+    assert domain.valid_nip("198001012005011001") and not domain.valid_nip(nip)
 
 
 def test_after_the_start_a_seat_stays_empty() -> None:
