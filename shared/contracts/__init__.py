@@ -25,7 +25,13 @@ def _known_zone(value: str) -> str:
     return value
 
 
-Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+def _no_number(value: str) -> str:
+    if re.search(r"\d{10}", value):
+        raise ValueError("a code holds no personal number")
+    return value
+
+
+Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$"), AfterValidator(_no_number)]
 """A code from a closed list of the reference data, e.g. a rule-set version or a reason."""
 
 Zone = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$"), AfterValidator(_known_zone)]

@@ -8,7 +8,7 @@ import json
 import subprocess
 import types
 import typing
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -18,12 +18,14 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from shared import catalogue, http
 from shared.cloudevents import Envelope, Record, event_id, headers_for, read
-from shared.contracts import REGISTRY, Event, Fact, Id
+from shared.contracts import REGISTRY, Code, Event, Fact, Id
 from shared.errors import Failure
 
 EVENTS = [pytest.param(event, id=event.__name__) for event in catalogue.events()]
@@ -282,13 +284,14 @@ def test_the_asyncapi_document_names_every_event_once() -> None:
 # --- on the wire -------------------------------------------------------------------------------------------------
 
 
-def sample(event: type[Event]) -> tuple[Event, Record]:
-    made = event.model_validate(catalogue.example(event))
+def sample(event: type[Event] | Event, *, sequence: int = 3, at: datetime = AT) -> tuple[Event, Record]:
+    """A fact, or the example of its kind, as it goes over the wire."""
+    made = event if isinstance(event, Event) else event.model_validate(catalogue.example(event))
     headers = headers_for(
         made,
-        sequence=3,
-        time=AT,
-        recordedtime=AT,
+        sequence=sequence,
+        time=at,
+        recordedtime=at,
         correlationid=event_id("a", "b", "c", 1),
         causationid=None,
         authtype="system",
@@ -297,7 +300,7 @@ def sample(event: type[Event]) -> tuple[Event, Record]:
         agencyid=made.agency,
     )
     value = made.model_dump_json().encode()
-    return made, Record(event.topic, 0, 7, made.key.encode(), value, tuple(headers), 0)
+    return made, Record(made.topic, 0, 7, made.key.encode(), value, tuple(headers), 0)
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -342,6 +345,74 @@ def test_we_read_what_the_cloudevents_sdk_writes(event: type[Event]) -> None:
     envelope = read(Record(event.topic, 0, 0, key, written.value, headers, 0))
     assert isinstance(envelope, Envelope)
     assert (envelope.sequence, envelope.time, envelope.subject) == (1, AT, made.subject)
+
+
+def values(annotation: Any, metadata: Any = ()) -> st.SearchStrategy[Any]:
+    """Everything that a field of this type may hold."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return values(arguments[0], arguments[1:])
+    if origin is list:
+        return st.lists(values(arguments[0]), max_size=3)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*(values(argument, metadata) for argument in arguments))
+    if annotation is type(None):
+        return st.none()
+    if annotation is str:
+        told = repr(metadata)
+        if "_id at" in told:
+            return st.uuids(version=4).map(str)
+        zones = st.sampled_from(["Asia/Jakarta", "Asia/Makassar", "Asia/Jayapura", "UTC"])
+        return zones if "_known_zone" in told else st.from_regex(r"[a-z]([a-z0-9]?[.-]){0,9}", fullmatch=True)
+    if inspect.isclass(annotation):
+        if issubclass(annotation, Enum):
+            return st.sampled_from(annotation)
+        if issubclass(annotation, BaseModel):
+            return facts(annotation)
+        zones_of_time = st.sampled_from([UTC, timezone(timedelta(hours=7)), timezone(-timedelta(hours=3, minutes=30))])
+        drawn: dict[Any, st.SearchStrategy[Any]] = {
+            bool: st.booleans(),
+            int: st.integers(1, 2**31),
+            Decimal: st.decimals(0, 100, places=2),
+            date: st.dates(),
+        }
+        if annotation in drawn:
+            return drawn[annotation]
+        if annotation.__name__ in ("AwareDatetime", "datetime"):
+            return st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=zones_of_time)
+    raise TypeError(annotation)
+
+
+def facts(model: type[BaseModel]) -> st.SearchStrategy[Any]:
+    fields = {name: values(info.annotation, info.metadata) for name, info in model.model_fields.items()}
+    return st.fixed_dictionaries(fields).map(model.model_validate)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(drawn=st.data(), sequence=st.integers(1, 10**10 - 1), at=st.datetimes(timezones=st.just(UTC)))
+def test_whatever_a_fact_holds_arrives_as_it_was(
+    event: type[Event], drawn: st.DataObject, sequence: int, at: datetime
+) -> None:
+    """Through the SDK and back, by our own reading, and by the schema that others read."""
+    made: Event = drawn.draw(facts(event))
+    _, record = sample(made, sequence=sequence, at=at)
+    decoded = from_binary_event(
+        KafkaMessage(headers=dict(record.headers), key=made.key, value=record.value or b""),  # type: ignore[arg-type]
+        JSONFormat(),
+    )
+    envelope = read(record)
+    assert event.model_validate(decoded.get_data()) == event.model_validate_json(record.value or b"") == made
+    assert (envelope.id, envelope.subject) == (decoded.get_id(), decoded.get_subject())
+    assert envelope.sequence == sequence == int(str(decoded.get_extension("sequence")))
+    assert envelope.time == decoded.get_time() == at.replace(microsecond=at.microsecond // 1000 * 1000)
+    Draft202012Validator(catalogue.schema(event)).validate(json.loads(record.value or b""))
+
+
+@pytest.mark.parametrize("code", ["196503281990031001", "nip-196503281990031001", "081234567890", "Budi Santoso", ""])
+def test_a_code_is_no_personal_number_and_no_text(code: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Code).validate_python(code)
 
 
 def test_every_example_folder_belongs_to_an_event() -> None:
