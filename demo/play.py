@@ -32,10 +32,11 @@ async def play(scenario: Scenario, stack: Stack, told: Told) -> Summary:
             listeners.append(Listener(code, kafka(stack.endpoints, stack.credentials(f"kafka-agency-{code}"))))
             listeners[-1].start()
 
-    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=64)) as http:
+    # A pool looks at each of its connections for every request: the many short questions get a small one of their own.
+    async with httpx.AsyncClient(timeout=30) as http, httpx.AsyncClient(timeout=5) as asking:
         gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
         internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
-        player = Player(Path(endpoints["clock"]), internal, http)
+        player = Player(Path(endpoints["clock"]), internal, asking)
         player.now = scenario.begins_at
         story = Story(scenario, cast(scenario), gateway, player, told)
         began = time.monotonic()

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 QUIET_SECONDS = 10.0
+AT_ONCE = 16
 PAUSE_SECONDS = 0.03
 """Between two passes while something is on its way: asking costs the workers and their databases time."""
 SERVICES = ("enrollment", "scheduling", "assessment", "notification")
@@ -45,7 +46,7 @@ class Gateway:
     client: tuple[str, str]
     http: httpx.AsyncClient
     _tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
-    _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(24))
+    _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     calls: int = 0
 
     async def token(self, role: str, person_id: str | None, agency_ids: Iterable[str] = ()) -> str:
@@ -77,8 +78,8 @@ class Gateway:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """One call by (role, person, agencies). Raises `Unexpected` with the problem's code."""
-        bearer = {"Authorization": f"Bearer {await self.token(*caller)}"} if caller[0] else {}
         async with self._at_once:
+            bearer = {"Authorization": f"Bearer {await self.token(*caller)}"} if caller[0] else {}
             self.calls += 1
             answer = await self.http.request(method, self.url + path, json=body, headers={**bearer, **(headers or {})})
         if answer.status_code not in expect:
