@@ -4,18 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check up down setup lock generate clean
+.PHONY: demo test check up down setup lock generate clean storm verify-mongo
 
 demo: setup        ## play one cohort from nomination to graduation on the embedded stack
 	$(BIN)/python -m demo play scenarios/pkp-2022-iii.yaml
 
 test: setup        ## every test; starts the servers that it needs
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+storm: setup       ## kill workers 1,000 times, take the neighbours away, count: KILLS, AWAY (seconds)
+	$(BIN)/python -m storm --kills $(or $(KILLS),1000) --away $(or $(AWAY),20)
 
 check: setup       ## style, types, boundaries between services, generated files, locked requirements
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy shared services stack demo tests
+	$(BIN)/mypy shared services stack demo storm tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m shared.catalogue --check
 	$(PYTHON) requirements/lock.py --check

@@ -14,6 +14,14 @@ from shared.kafka import Kafka
 from shared.mongo import Database, Driver
 
 
+FIRST = ("tests/storm/", "tests/system/", "tests/stack/", "tests/scheduling/")
+"""What takes longest begins first, so that two workers end at the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, begin in enumerate(FIRST) if item.nodeid.startswith(begin)), len(FIRST)))
+
+
 @pytest.fixture(scope="session")
 def mongo_uri() -> Iterator[str]:
     """A server that speaks MongoDB's protocol, with transactions and change streams."""

@@ -1,0 +1,104 @@
+"""`python -m storm`: kill, take away, count. Exit 0 only when nothing was lost, doubled or out of order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from shared.kafka import Kafka
+from stack import Missing, NotStarted, Stack
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="storm", description=__doc__)
+    parser.add_argument("--kills", type=int, default=1000, help="how often a worker is killed at a named point")
+    parser.add_argument(
+        "--away", type=float, default=20, metavar="SECONDS", help="how long broker and database are away"
+    )
+    parser.add_argument("--mongo-uri", help="a MongoDB of yours (transactions are needed); else one of the storm's own")
+    parser.add_argument("--kafka-bootstrap", help="a broker of yours; KAFKA_USERNAME, KAFKA_PASSWORD as for a service")
+    parser.add_argument("--json", action="store_true", help="the report for a machine")
+    arguments = parser.parse_args()
+    os.environ["STORM_RUN"] = secrets.token_hex(3).translate(str.maketrans("0123456789", "ghijklmnop"))
+    with tempfile.TemporaryDirectory(prefix="storm-") as folder:
+        try:
+            return _run(arguments, Path(folder))
+        except (Missing, NotStarted) as error:
+            print(f"storm: {error}", file=sys.stderr)
+            return 2
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> int:
+    os.environ.setdefault("MONGO_TRANSACTION_LIFETIME", "2")  # else each kill bars what it touched for 20 s
+    stack = Stack(folder / "stack")
+    own = [part for part, given in (("kafka", arguments.kafka_bootstrap), ("mongo", arguments.mongo_uri)) if not given]
+    if own:
+        stack.up(own)
+    try:
+        return asyncio.run(_storm(arguments, folder, stack, own))
+    finally:
+        stack.down()
+
+
+async def _storm(arguments: argparse.Namespace, folder: Path, stack: Stack, own: list[str]) -> int:
+    from storm.run import Storm
+
+    if "kafka" in own:
+        kafka = Kafka(stack.endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *stack.credentials("kafka-admin"))
+    else:
+        user, password = os.environ.get("KAFKA_USERNAME"), os.environ.get("KAFKA_PASSWORD")
+        protocol = os.environ.get("KAFKA_SECURITY_PROTOCOL", "SASL_SSL" if user else "PLAINTEXT")
+        kafka = Kafka(arguments.kafka_bootstrap, protocol, user, password, os.environ.get("KAFKA_CA_FILE"))  # type: ignore[arg-type]
+    uri = arguments.mongo_uri
+    if "mongo" in own:
+        user, password = stack.credentials("mongo-admin")
+        uri = stack.endpoints["mongo"]["uri"].replace("://", f"://{user}:{password}@") + "&authSource=admin"
+    storm = Storm(kafka, uri, folder, stack=stack if len(own) == 2 else None)
+    storm.outage_seconds = arguments.away
+    await storm.prepare()
+    try:
+        await storm.rage(arguments.kills)
+    finally:
+        await storm.clear()
+    report = storm.report
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(report) | {"failed": report.failed, "toothless": report.toothless}))
+    else:
+        _show(report)
+    return int(bool(report.failed or report.toothless))
+
+
+def _show(report: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from storm.run import _ALL, Report
+
+    assert isinstance(report, Report)
+    table = Table(title="storm", show_header=False)
+    for point in _ALL:
+        missed = f" ({report.missed[point]} lives did not come there)" if report.missed[point] else ""
+        table.add_row(f"killed at {point}", f"{report.kills[point]}{missed}")
+    verdict = report.verdict
+    table.add_row("taken away", ", ".join(report.outages) or "nothing")
+    table.add_row("backlog reached", f"{report.backlog} documents in an outbox")
+    table.add_row("records", f"{verdict.events}, duplicates {verdict.duplicates}")
+    table.add_row("lost", str(verdict.lost))
+    table.add_row("doubled", str(verdict.doubled))
+    table.add_row("out of turn", str(verdict.disordered))
+    table.add_row("parked", str(report.parked))
+    table.add_row("took", f"{report.seconds:.0f} s")
+    Console(width=100).print(table)
+    for line in (*report.failed, *report.toothless):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
