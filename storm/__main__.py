@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import os
 import secrets
@@ -69,7 +68,7 @@ async def _storm(arguments: argparse.Namespace, folder: Path, stack: Stack, own:
         await storm.clear()
     report = storm.report
     if arguments.json:
-        print(json.dumps(dataclasses.asdict(report) | {"failed": report.failed, "toothless": report.toothless}))
+        print(json.dumps(report.told()))
     else:
         _show(report)
     return int(bool(report.failed or report.toothless))

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,15 @@ class Report:
         if self.died_in_outage:
             found.append(f"{self.died_in_outage} workers died because a neighbour was away")
         return found
+
+    def told(self) -> dict[str, Any]:
+        """The report for a machine."""
+        return {
+            **{name: value for name, value in vars(self).items() if name != "verdict"},
+            **asdict(self.verdict),
+            "failed": self.failed,
+            "toothless": self.toothless,
+        }
 
 
 _ALL = (*points.RELAY, *points.INBOX)

@@ -13,7 +13,6 @@ import pytest
 from shared.kafka import Kafka
 from shared.mongo import Database, Driver
 
-
 FIRST = ("tests/storm/", "tests/system/", "tests/stack/", "tests/scheduling/")
 """What takes longest begins first, so that two workers end at the same time."""
 

@@ -16,6 +16,7 @@ def test_whatever_is_killed_nothing_is_lost_doubled_or_out_of_turn() -> None:
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=400, check=False)
     assert done.stdout, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
+    print(report)
     assert report["failed"] == [] and report["toothless"] == [], report
     assert sum(report["kills"].values()) == KILLS and len(report["outages"]) == 2
     assert done.returncode == 0
