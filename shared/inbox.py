@@ -360,7 +360,10 @@ class Consumer:
             "dl_key": item.key,
         }
         original = [(name, value) for name, value in item.record.headers if not name.startswith("dl_")]
-        record = Record(*origin, item.record.key, item.record.value, tuple(original), item.record.timestamp)
+        key = item.record.key
+        if key is None and item.record.value is None:
+            key = b""  # a record that holds nothing at all is one that no producer of aiokafka's can send
+        record = Record(*origin, key, item.record.value, tuple(original), item.record.timestamp)
         tx.forward(record, dead_letters(origin[0], self.group), [(k, v.encode()) for k, v in described.items()])
         row: dict[str, Any] = {
             "fate": "parked",

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidMessageError, KafkaError, MessageSizeTooLargeError
 from pymongo import DeleteOne
 from pymongo.errors import PyMongoError
 
@@ -31,11 +31,18 @@ ACKNOWLEDGE_SECONDS = 2.0
 TOPICS_KNOWN_SECONDS = 5.0
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 
+REFUSED_SECONDS = 30.0
+_NEVER = (MessageSizeTooLargeError, InvalidMessageError)
+
 log = structlog.get_logger("outbox")
 
 
 class Away(Exception):
     """The broker did not acknowledge; nothing is known to be wrong with a topic."""
+
+
+class Refused(Exception):
+    """What lies in a row can never be sent to its topic, however often it is tried."""
 
 
 class _Broker:
@@ -72,8 +79,12 @@ class _Broker:
         return {t for t in wanted if not self._writable.get(t, (False, 0.0))[0]}
 
     async def send(self, topic: str, row: Mapping[str, Any]) -> asyncio.Future[Any]:
-        headers = [(name, value) for name, value in row["headers"]]
-        sent: asyncio.Future[Any] = await self._producer.send(topic, row["value"], key=row["key"], headers=headers)
+        """Raises `Refused` when the client itself will not take the row."""
+        try:
+            headers = [(name, value) for name, value in row["headers"]]
+            sent: asyncio.Future[Any] = await self._producer.send(topic, row["value"], key=row["key"], headers=headers)
+        except (*_NEVER, AssertionError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise Refused from error
         return sent
 
     async def close(self) -> None:
@@ -104,6 +115,8 @@ class Relay:
         self.produced: dict[str, int] = {}
         """`topic-partition` → the offset after the last row that the broker acknowledged to this process."""
         self._held_from: dict[str, int] = {}
+        self._refused: dict[str, float] = {}
+        """Topics of rows that can never be sent → when to try again nevertheless. An operator must look."""
         self._oldest: int | None = None
         OUTBOX_AGE.set_function(lambda: self.oldest_seconds)
 
@@ -154,7 +167,10 @@ class Relay:
         Topics known to be unwritable are left out of the query, so that a long row of theirs hides nobody else's.
         """
         assert self._broker is not None
+        now = time.monotonic()
+        self._refused = {topic: again for topic, again in self._refused.items() if now < again}
         without = await self._broker.unwritable(self._held_from) if self._held_from else set()
+        without |= self._refused.keys()
         self._held_from = {topic: pos for topic, pos in self._held_from.items() if topic in without}
         oldest: int | None = min(self._held_from.values(), default=None)
         left = False
@@ -182,7 +198,7 @@ class Relay:
         """Send the rows of these documents in order, wait for all, delete the documents. Returns whether any left."""
         assert self._broker is not None
         topics = {document["topic"] for document in documents}
-        unwritable = await self._broker.unwritable(topics)
+        unwritable = await self._broker.unwritable(topics) | self._refused.keys()
         for document in documents:
             if document["topic"] in unwritable:
                 self._hold(document)
@@ -199,10 +215,16 @@ class Relay:
                 for document in going:
                     sent: list[asyncio.Future[Any]] = []
                     pending.append((document, sent))
-                    for row in document["rows"]:
-                        sent.append(await self._broker.send(document["topic"], row))
+                    if document["topic"] in self._refused:
+                        continue  # what is behind it on the same topic does not overtake it
+                    try:
+                        for row in document["rows"]:
+                            sent.append(await self._broker.send(document["topic"], row))
+                    except Refused as error:
+                        self._refuse(document, error.__cause__)
                     flying.extend(sent)
-                await asyncio.wait(flying)
+                if flying:
+                    await asyncio.wait(flying)
         except TimeoutError:
             failed = True
         acknowledged = []
@@ -212,7 +234,9 @@ class Relay:
                 acknowledged.append(document)
                 for future in sent:
                     self._note(future.result())
-            else:
+            elif document["topic"] not in self._refused:
+                if never := [f for f in sent if f.done() and not f.cancelled() and isinstance(f.exception(), _NEVER)]:
+                    self._refuse(document, never[0].exception())
                 failed = True
         if acknowledged:
             await self._delete([document["_id"] for document in acknowledged])
@@ -224,7 +248,13 @@ class Relay:
                 if document["topic"] in bad:
                     self._hold(document)
             raise Away
-        return True
+        return bool(acknowledged)
+
+    def _refuse(self, document: Mapping[str, Any], error: BaseException | None) -> None:
+        """Hold the topic of a row that can never be sent; the others go on."""
+        log.error("relay.row_refused", topic=document["topic"], outbox_id=document["_id"], reason=type(error).__name__)
+        self._refused[document["topic"]] = time.monotonic() + REFUSED_SECONDS
+        self._hold(document)
 
     def _note(self, metadata: Any) -> None:
         partition = f"{metadata.topic}-{metadata.partition}"

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from shared.settings import Settings, from_environment
 from shared.timers import Timers
 
 VERSION = "0.1.0"
+FAILING_SECONDS = 30.0  # longer than a task that fails at once rests between two tries
 Role = Literal["api", "worker", "all"]
 
 log = structlog.get_logger("service")
@@ -245,6 +247,7 @@ class Work:
         self._stopping = stopping
         self.context = Context(database, settings, _tokens(service.name, settings), stopping)
         self._tasks: list[asyncio.Task[None]] = []
+        self._failed_at: dict[str, float] = {}
 
     def start(self) -> None:
         def fire() -> Coroutine[Any, Any, None]:
@@ -268,6 +271,7 @@ class Work:
                 return
             except Exception as error:
                 log.error("task.failed", task=name, reason=type(error).__name__, exc_info=True)
+                self._failed_at[name] = time.monotonic()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)
                 pause = min(10.0, pause * 2)
@@ -303,6 +307,7 @@ class Work:
             "consuming": self.intakes.started and all(intake.alive for intake in self.intakes.groups),
             "outbox_oldest_seconds": round(self.relay.oldest_seconds, 3),
             "topics_held": {topic: round(age, 1) for topic, age in self.relay.held.items()},
+            "tasks_failing": [name for name, at in self._failed_at.items() if time.monotonic() < at + FAILING_SECONDS],
         }
 
 
@@ -319,12 +324,12 @@ async def alive(caller: Annotated[None, identity.public()]) -> dict[str, str]:
 
 @_health.get("/readyz")
 async def ready(request: Request, response: Response, caller: Annotated[None, identity.public()]) -> dict[str, Any]:
-    """Whether it can do its work: an api needs its database; a worker is also consuming."""
+    """Whether it can do its work: an api needs its database; a worker consumes, and none of its tasks keeps failing."""
     state: dict[str, Any] = {"database": await request.app.state.database.ping()}
     is_ready = bool(state["database"])
     if (work := request.app.state.work) is not None:
         state |= work.state()
-        is_ready = is_ready and state["consuming"]
+        is_ready = is_ready and state["consuming"] and not state["tasks_failing"]
     response.status_code = 200 if is_ready else 503
     return {"status": "ready" if is_ready else "waiting", **state}
 

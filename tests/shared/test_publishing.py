@@ -107,6 +107,31 @@ async def test_a_topic_that_does_not_exist_holds_back_only_itself(
     assert await until(lambda: _empty(database))
 
 
+async def test_a_row_that_can_never_be_sent_holds_its_own_topic_and_nobody_elses(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    other = f"{topic}.{topic}.dlq"
+    await open_cohort(database)
+
+    async def spoil(tx: Transaction) -> None:
+        bad = record(confirmed(1), 1)
+        tx.forward(Record(bad.topic, 0, 0, None, None, bad.headers, 0), other)
+
+    await database.transaction(spoil)
+
+    async def behind(tx: Transaction) -> None:
+        tx.forward(record(confirmed(1), 1), other)
+
+    await database.transaction(behind)
+    await enroll(database, 1)
+    await published(kafka, topic, 1)
+    assert await until(lambda: other in relay.held)
+    await enroll(database, 2)
+    await published(kafka, topic, 2)
+    assert [document["topic"] for document in await outbox(database)] == [other, other]
+    assert await read_topic(kafka, other) == []  # what came later did not overtake it
+
+
 async def test_the_age_of_the_oldest_row_grows_while_the_broker_is_away(database: Database, topic: str) -> None:
     await open_cohort(database)
     await enroll(database, 1)
@@ -227,6 +252,28 @@ async def test_a_poisoned_record_is_parked_on_the_broker_and_the_partition_goes_
         await stopped(work)
         await other.drop()
         await other.close()
+
+
+async def test_a_record_that_holds_nothing_at_all_is_parked_like_any_other(
+    database: Database, kafka: Kafka, topic: str, mongo_uri: str, driver: Driver
+) -> None:
+    from confluent_kafka import Producer
+
+    await database.ensure(INDEXES)
+    service, consumer = seats_service(topic)
+    work = started(service, database, kafka)
+    try:
+        producer = Producer(kafka.librdkafka())
+        producer.produce(topic, None, None, headers=[])
+        producer.flush(10)
+        (letter,) = await published(kafka, f"{topic}.{topic}.dlq", 1)
+        assert (letter.key, letter.value) == (b"", None)
+        assert await until(lambda: _empty(database))
+        (parked,) = await consumer.parked(database)
+        assert parked.reason == "unreadable:missing-ce_specversion"
+        assert work.state()["tasks_failing"] == []
+    finally:
+        await stopped(work)
 
 
 async def test_redriving_brings_back_what_was_parked_once_the_reason_is_gone(
