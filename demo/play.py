@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from demo.player import Gateway, Player
+from demo.player import QUIET_SECONDS, Gateway, Player
 from demo.scenario import Scenario, cast
 from demo.story import Story, Told
 from demo.summary import Summary, read_back
@@ -16,10 +16,11 @@ from demo.topics import Listener, kafka
 from stack import Stack
 
 
-async def play(scenario: Scenario, stack: Stack, told: Told) -> Summary:
+async def play(scenario: Scenario, stack: Stack, told: Told, *, patience: float = QUIET_SECONDS) -> Summary:
     """Play on a stack that holds nothing yet and whose virtual clock stands at `scenario.begins_at`.
 
     `told` hears each instant with what is done then, in words. Agencies listen with their own users meanwhile.
+    `patience` is how long something may stay on its way, in seconds: more where processes are killed meanwhile.
     Raises `NotQuiet`, `NotRead` and `Unexpected`.
     """
     endpoints = stack.endpoints
@@ -36,7 +37,7 @@ async def play(scenario: Scenario, stack: Stack, told: Told) -> Summary:
     async with httpx.AsyncClient(timeout=30) as http, httpx.AsyncClient(timeout=5) as asking:
         gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
         internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
-        player = Player(Path(endpoints["clock"]), internal, asking)
+        player = Player(Path(endpoints["clock"]), internal, asking, patience=patience)
         player.now = scenario.begins_at
         story = Story(scenario, cast(scenario), gateway, player, told)
         began = time.monotonic()

@@ -112,10 +112,13 @@ def unsettled(passes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 class Player:
     """Plays steps on a stack."""
 
-    def __init__(self, clock: Path, internal: Mapping[str, str], http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, clock: Path, internal: Mapping[str, str], http: httpx.AsyncClient, *, patience: float = QUIET_SECONDS
+    ) -> None:
         self._clock = clock
         self._internal = dict(internal)
         self._http = http
+        self._patience = patience
         self.stops: list[float] = []
         """Seconds that each wait for quiet took, what was on its way included."""
         self.idle: list[float] = []
@@ -156,7 +159,7 @@ class Player:
                 self.idle.append(time.monotonic() - settled)
                 instants = [t["next_timer_at"] for t in told.values() if t["next_timer_at"]]
                 return min((datetime.fromisoformat(text) for text in instants), default=None)
-            if time.monotonic() - began > QUIET_SECONDS:
+            if time.monotonic() - began > self._patience:
                 raise NotQuiet("; ".join(waiting) or "the workers tell something new each time")
             if not waiting and before is None:
                 settled = asked

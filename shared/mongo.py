@@ -45,6 +45,7 @@ Sort = Sequence[tuple[str, int]]
 
 EVENT_BYTES = 64 * 1024
 SELECTION_SECONDS = 3.0
+ATTEMPT_SECONDS = 5.0  # a database that dies under a transaction holds its caller no longer than this and a selection
 OUTBOX_DOCUMENT_BYTES = 8 * 1024 * 1024
 _BY_ID: Sort = (("_id", 1),)
 _SNAPSHOT = ReadConcern("snapshot")
@@ -489,7 +490,7 @@ class Database:
 
     async def _attempt(self, work: Callable[[Transaction], Awaitable[T]], deadline: float) -> T:
         async with self._session() as session:
-            with pymongo.timeout(max(0.05, deadline - time.monotonic())):
+            with pymongo.timeout(max(0.05, min(ATTEMPT_SECONDS, deadline - time.monotonic()))):
                 started = session.start_transaction(read_concern=_SNAPSHOT, write_concern=_MAJORITY)
                 if not self._motor:
                     await started
@@ -515,7 +516,7 @@ class Database:
                 return
             except PyMongoError as error:
                 unknown = error.has_error_label("UnknownTransactionCommitResult")
-                if not unknown or time.monotonic() > deadline:
+                if not unknown or error.timeout or time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.05)
 

@@ -82,7 +82,7 @@ async def _play(stack: Stack, scenario: Scenario) -> Played:
         if not killings and any(line.startswith("marks of diagnosa") for line in words):
             killings.append(asyncio.create_task(kill()))
 
-    summary = await play(scenario, stack, told)
+    summary = await play(scenario, stack, told, patience=60)
     await asyncio.gather(*killings)
     return Played(stack, scenario, summary, len(killings))
 
