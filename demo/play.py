@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -16,11 +17,19 @@ from demo.topics import Listener, kafka
 from stack import Stack
 
 
-async def play(scenario: Scenario, stack: Stack, told: Told, *, patience: float = QUIET_SECONDS) -> Summary:
+async def play(
+    scenario: Scenario,
+    stack: Stack,
+    told: Told,
+    *,
+    patience: float = QUIET_SECONDS,
+    calm: Callable[[], Awaitable[None]] | None = None,
+) -> Summary:
     """Play on a stack that holds nothing yet and whose virtual clock stands at `scenario.begins_at`.
 
     `told` hears each instant with what is done then, in words. Agencies listen with their own users meanwhile.
-    `patience` is how long something may stay on its way, in seconds: more where processes are killed meanwhile.
+    `patience` is how long something may stay on its way, in seconds: more where processes are killed meanwhile;
+    `calm` ends that: it is awaited after the last step, before anything is read back.
     Raises `NotQuiet`, `NotRead` and `Unexpected`.
     """
     endpoints = stack.endpoints
@@ -36,6 +45,7 @@ async def play(scenario: Scenario, stack: Stack, told: Told, *, patience: float 
     # A pool looks at each of its connections for every request: the many short questions get a small one of their own.
     async with httpx.AsyncClient(timeout=30) as http, httpx.AsyncClient(timeout=5) as asking:
         gateway = Gateway(endpoints["gateway"], endpoints["issuer"], stack.credentials("client-scenario"), http)
+        gateway.patience = patience - QUIET_SECONDS  # none in a play where nobody is ended
         internal = {name: addresses["internal"] for name, addresses in endpoints["services"].items()}
         player = Player(Path(endpoints["clock"]), internal, asking, patience=patience)
         player.now = scenario.begins_at
@@ -44,6 +54,9 @@ async def play(scenario: Scenario, stack: Stack, told: Told, *, patience: float 
         try:
             await story.play(provision)
             seconds = time.monotonic() - began
+            if calm is not None:
+                await calm()
+                await player.quiet()
             await asyncio.gather(*(listener.caught_up() for listener in listeners))
             admin = kafka(endpoints, stack.credentials("kafka-admin"))
             summary = await read_back(story, endpoints, admin, listeners, http)

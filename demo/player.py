@@ -15,6 +15,7 @@ import httpx
 
 QUIET_SECONDS = 10.0
 AT_ONCE = 16
+AWAY = (502, 503, 504)
 PAUSE_SECONDS = 0.03
 """Between two passes while something is on its way: asking costs the workers and their databases time."""
 SERVICES = ("enrollment", "scheduling", "assessment", "notification")
@@ -49,6 +50,9 @@ class Gateway:
     _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     calls: int = 0
 
+    patience: float = 0.0
+    """For how many seconds a call is made again while nobody answers it, as people do; every call may be repeated."""
+
     async def token(self, role: str, person_id: str | None, agency_ids: Iterable[str] = ()) -> str:
         key = (role, person_id or "", *agency_ids)
         if key not in self._tokens:
@@ -62,7 +66,7 @@ class Gateway:
             }
             if person_id:
                 asked["person_id"] = person_id
-            answer = await self.http.post(self.issuer + "/token", data=asked)
+            answer = await self._answered("POST", self.issuer + "/token", data=asked)
             answer.raise_for_status()
             self._tokens[key] = answer.json()["access_token"]
         return self._tokens[key]
@@ -81,10 +85,24 @@ class Gateway:
         async with self._at_once:
             bearer = {"Authorization": f"Bearer {await self.token(*caller)}"} if caller[0] else {}
             self.calls += 1
-            answer = await self.http.request(method, self.url + path, json=body, headers={**bearer, **(headers or {})})
+            sent = {**bearer, **(headers or {})}
+            answer = await self._answered(method, self.url + path, json=body, headers=sent)
         if answer.status_code not in expect:
             raise Unexpected(f"{method} {path}: {answer.status_code} {answer.text[:400]}")
         return answer.json()
+
+    async def _answered(self, method: str, url: str, **request: Any) -> httpx.Response:
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                answer = await self.http.request(method, url, **request)
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if answer.status_code not in AWAY or time.monotonic() > deadline:
+                    return answer
+            await asyncio.sleep(0.2)
 
 
 def unsettled(passes: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -69,8 +69,10 @@ class Listener:
         self.topic = f"training.agency.{code}"
         self.heard: list[Envelope] = []
         self.faults: list[str] = []
+        self.repeats = 0
         self._reader = reader
         self._last: dict[tuple[str, str], int] = {}
+        self._ids: set[str] = set()
         self._position = 0
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -116,8 +118,12 @@ class Listener:
             await consumer.stop()
 
     def hear(self, envelope: Envelope) -> None:
-        """Note it, and whether it is the next of its subject: nothing may be missing and nothing may come twice."""
+        """Note it, and whether it is the next of its subject; one that comes again under its id is left out."""
         subject = (envelope.source, envelope.subject)
+        if envelope.id in self._ids:
+            self.repeats += 1
+            return
+        self._ids.add(envelope.id)
         if envelope.sequence != self._last.get(subject, 0) + 1:
             self.faults.append(f"{envelope.type} {envelope.sequence} after {self._last.get(subject, 0)}")
         self._last[subject] = envelope.sequence

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -144,9 +145,10 @@ class Service:
         database = self.database(settings)
         try:
             if agencies:
-                assert self.prepare_agency is not None
+                prepare_agency = self.prepare_agency
+                assert prepare_agency is not None
                 for code in agencies:
-                    await self.prepare_agency(settings, database, code)
+                    await _patiently("broker", partial(prepare_agency, settings, database, code))
                 return
             topics = broker.topics_of(self.name, self.consumers)
             rights = broker.rights_of(settings.kafka_username or "", topics, self.consumers, self.writes_prefix)

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
@@ -24,26 +23,9 @@ from demo.topics import everything, kafka
 from shared import personal
 from shared.contracts import REGISTRY
 from stack import PROJECT, Stack
+from storm.cohort import short_scenario
 
-FEW = {"ministry": 3, "lpnk": 3, "ltn": 1, "province": 1}
 KILLED = "assessment-worker"
-
-
-def short_scenario() -> Scenario:
-    """The cohort of the demo with few agencies; its incidents fall on those that are left."""
-    given: dict[str, Any] = yaml.safe_load((PROJECT / "scenarios" / "pkp-2022-iii.yaml").read_text())
-    for group in given["agencies"]:
-        group["count"] = {"value": FEW[group["kind"]], "origin": "invented"}
-    given["seed"] = "short"
-    given["cohort"]["min_size"]["value"] = 5
-    given["listeners"] = ["kementerian-01", "pemda-01"]
-    given["incidents"] |= {
-        "not_eligible": "kementerian-02",
-        "ill": {"agency": "kementerian-03", "day": "2022-03-08"},
-        "second_attempt": given["incidents"]["second_attempt"] | {"agency": "kementerian-01"},
-        "not_graduating": given["incidents"]["not_graduating"] | {"agency": "lpnk-02"},
-    }
-    return Scenario.model_validate(given)
 
 
 class Played:
