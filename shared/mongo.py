@@ -228,14 +228,15 @@ class Transaction:
     def save(self, state: S, *events: Event) -> S:
         """Write the state, and announce the events with it. Returns the state at its next version.
 
-        Raises `Stale` when a newer object of it was saved in this transaction already.
+        A new state may take the place of one that this transaction deleted. Raises `Stale` when a newer object of it
+        was saved in this transaction already, or it was deleted.
         """
         cls = type(state)
         held = self._held.get((cls.collection, state.id))
         if held is None:
             raise RuntimeError(f"{cls.__name__}: saved without having been loaded in this transaction")
         known = held.current
-        if held.gone or state.version != (known.version if known else 0):
+        if state.version != (known.version if known else 0):
             raise Stale
         edited = known is None or any(getattr(known, name) != getattr(state, name) for name in cls.editable)
         sequences, key, agency = dict(state.sequences), state.event_key, state.event_agency
@@ -257,7 +258,7 @@ class Transaction:
                 "event_agency": agency,
             }
         )
-        held.current, held.dirty = saved, True
+        held.current, held.dirty, held.gone = saved, True, False
         return saved
 
     def delete(self, state: State) -> None:

@@ -11,7 +11,8 @@ from shared import clock
 from shared.domain import Timer
 from shared.mongo import Database, Transaction
 from shared.timers import ATTEMPTS, Timers
-from tests.support import START, fire_timers
+from tests.shared.sample import Cohort, confirmed, open_cohort
+from tests.support import START, announced, fire_timers, uid
 
 
 class World:
@@ -65,13 +66,58 @@ async def test_a_timer_set_before_a_restart_fires_after_it(world: World, databas
 
 
 async def test_two_workers_fire_it_once(database: Database) -> None:
-    first, second = World(), World()
-    for n in range(10):
-        await set_timer(database, f"k{n}", START)
-    await asyncio.gather(*(fire_timers(w.timers, database, until=START) for w in (first, second)))
-    # The handler may run again after a conflict; what it wrote would have been written once.
-    assert {key for key, _ in first.fired + second.fired} == {f"k{n}" for n in range(10)}
+    """The handler may run again after a conflict; what it announces is announced once."""
+    cohorts = [uid(n, 0xC) for n in range(10)]
+    for cohort_id in cohorts:
+        await open_cohort(database, cohort_id)
+        await set_timer(database, cohort_id, START)
+
+    def worker() -> Timers:
+        timers = Timers()
+
+        @timers.on("closing")
+        async def confirm(timer: Timer, tx: Transaction) -> None:
+            tx.save(await tx.require(Cohort, timer.key), confirmed(1, cohort_id=timer.key))
+
+        return timers
+
+    await asyncio.gather(*(fire_timers(worker(), database, until=START) for _ in range(2)))
+    assert sorted(envelope.subject for envelope, _ in await announced(database)) == cohorts
     assert await database.query(Timer, {}) == []
+
+
+async def test_a_handler_may_set_its_own_timer_again(database: Database) -> None:
+    """Every day until the third: what it deletes by firing, it sets anew in the same transaction."""
+    timers = Timers()
+    fired: list[datetime] = []
+
+    @timers.on("closing")
+    async def remind(timer: Timer, tx: Transaction) -> None:
+        fired.append(clock.now())
+        if clock.now() < START + timedelta(days=2):
+            await tx.set_timer("closing", timer.key, clock.now() + timedelta(days=1))
+
+    await set_timer(database, "a", START)
+    await fire_timers(timers, database, until=START + timedelta(days=9))
+    assert fired == [START + timedelta(days=n) for n in range(3)]
+    assert await database.query(Timer, {}) == []
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["", "after-a-look"])
+async def test_a_timer_cancelled_and_set_again_at_once_is_due_as_last_said(database: Database, looked: bool) -> None:
+    await set_timer(database, "a", START)
+
+    async def change(tx: Transaction) -> None:
+        await tx.cancel_timer("closing", "a")
+        if looked:  # which writes the deletion first
+            assert await tx.find(Timer, {}, owner=None) == []
+        await tx.set_timer("closing", "a", START + timedelta(days=1))
+        await tx.cancel_timer("closing", "a")
+        await tx.set_timer("closing", "a", START + timedelta(days=2))
+
+    await database.transaction(change)
+    (timer,) = await database.query(Timer, {})
+    assert timer.due_at == START + timedelta(days=2)
 
 
 async def test_a_broken_timer_rests_after_some_attempts_and_lets_the_others_go_on(
