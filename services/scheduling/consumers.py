@@ -90,7 +90,7 @@ async def cancel_timetable(event: CohortCancelled, tx: Transaction) -> None:
     if roster.cancelled:
         return
     tx.save(roster.but(cancelled=True))
-    standing = await tx.find(Session, {"cohort_id": event.cohort_id, "cancelled": False}, owner=None)
+    standing = await tx.find(Session, {"cohort_id": event.cohort_id, "cancelled": False}, owner=roster)
     sessions = [session for session in standing if session.starts_at > event.cancelled_at]
     await commands.release(tx, sessions)
     for session in sessions:

@@ -156,6 +156,49 @@ async def test_no_one_is_enrolled_after_the_door_closed(database: Database) -> N
         assert len(await database.query(Enrollment, {"cohort_id": cohort_id})) == counted
 
 
+async def test_two_who_look_at_the_same_set_do_not_both_add_to_it(database: Database) -> None:
+    """Each writes a state of its own; only the set's owner, named in `find`, makes them meet."""
+    await open_cohort(database)
+    await open_cohort(database, uid(2, 0xC))
+    await enroll(database, 9, cohort_id=uid(2, 0xC))  # two who make one collection would meet by that alone
+    looked = 0
+    both = asyncio.Event()
+
+    async def claim(number: int) -> None:
+        async def work(tx: Transaction) -> None:
+            nonlocal looked
+            cohort = await tx.require(Cohort, COHORT)
+            inside = await tx.find(Enrollment, {"cohort_id": COHORT}, owner=cohort)
+            looked += 1
+            if looked == 2:
+                both.set()
+            await both.wait()
+            await tx.load(Enrollment, uid(number, 0xE))
+            if not inside:
+                tx.save(Enrollment(id=uid(number, 0xE), cohort_id=COHORT))
+
+        await database.transaction(work)
+
+    await asyncio.gather(claim(1), claim(2))
+    assert len(await database.query(Enrollment, {"cohort_id": COHORT})) == 1
+    assert looked > 2, "one of them met a conflict and looked again"
+
+
+async def test_a_deleted_state_is_gone_and_a_new_one_may_take_its_place(database: Database) -> None:
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> None:
+        cohort = await tx.require(Cohort, COHORT)
+        tx.delete(cohort)
+        with pytest.raises(Stale):
+            tx.save(cohort.but(taken=7))
+        tx.save(Cohort(id=COHORT, taken=1))
+
+    await database.transaction(work)
+    kept = await database.get(Cohort, COHORT)
+    assert kept is not None and (kept.taken, kept.version) == (1, 1)
+
+
 async def test_find_sees_what_this_transaction_wrote(database: Database) -> None:
     await open_cohort(database)
 
