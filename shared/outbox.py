@@ -129,6 +129,8 @@ class Relay:
                 try:
                     if not await self._lease.keep():
                         LEADER.set(0)
+                        self._held_from.clear()  # another's to hold now
+                        await self._look()
                         await self._pause(self._lease.patience)
                         continue
                     LEADER.set(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -92,11 +93,7 @@ async def test_a_topic_that_does_not_exist_holds_back_only_itself(
 ) -> None:
     missing = f"{topic}.missing"
     await open_cohort(database)
-
-    async def astray(tx: Transaction) -> None:
-        tx.forward(record(confirmed(1), 1), missing)
-
-    await database.transaction(astray)
+    await database.transaction(_forwarding(missing))
     await enroll(database, 1)
     await published(kafka, topic, 1)
     assert await until(lambda: missing in relay.held)
@@ -141,6 +138,24 @@ async def test_the_age_of_the_oldest_row_grows_while_the_broker_is_away(database
     assert len(await outbox(database)) == 1
     relay.stop()
     await asyncio.wait_for(running, 15)
+
+
+async def test_a_relay_that_lost_its_lease_tells_what_waits_now_and_not_what_it_once_saw(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    await database.transaction(_forwarding(f"{topic}.missing"))
+    assert await until(lambda: relay.held and relay.oldest_seconds > 0)
+    ends_at = datetime.now(UTC) + timedelta(minutes=1)
+    await database.collection("leases").update_one({"_id": "relay"}, {"$set": {"holder": "x", "ends_at": ends_at}})
+    await database.collection("outbox").delete_many({})
+    assert await until(lambda: relay.oldest_seconds == 0 and not relay.held)
+
+
+def _forwarding(topic: str) -> Callable[[Transaction], Awaitable[None]]:
+    async def work(tx: Transaction) -> None:
+        tx.forward(record(confirmed(1), 1), topic)
+
+    return work
 
 
 async def test_only_one_of_two_relays_publishes_and_the_other_takes_over(
