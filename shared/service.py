@@ -10,16 +10,17 @@ import argparse
 import asyncio
 import gc
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
 import uvicorn
+from aiokafka.errors import KafkaError as AioKafkaError
+from confluent_kafka import KafkaError, KafkaException
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pymongo import IndexModel
@@ -31,6 +32,8 @@ from shared.inbox import Consumer, dead_letters
 from shared.mongo import Database
 from shared.settings import Settings, from_environment
 from shared.timers import Timers
+
+T = TypeVar("T")
 
 VERSION = "0.1.0"
 FAILING_SECONDS = 30.0  # longer than a task that fails at once rests between two tries
@@ -127,53 +130,59 @@ class Service:
         prepare = roles.add_parser("prepare", help="create indexes, topics and rights; safe to repeat")
         if self.prepare_agency:
             prepare.add_argument("--agency", metavar="CODE", action="append", default=[], help="topic, user and rights")
-        roles.add_parser("redrive", help="try parked records again")
+        redrive = roles.add_parser("redrive", help="try parked records again")
+        for once in (prepare, redrive):
+            help = "how long to wait for a neighbour that is away (60)"
+            once.add_argument("--patience", metavar="SECONDS", type=float, default=60.0, help=help)
         arguments = parser.parse_args()
         settings = from_environment(self.settings)
         logs.setup(service=self.name, role=arguments.role, version=VERSION, level=settings.log_level)
         clock.use(settings.clock_source)
         match arguments.role:
             case "prepare":
-                asyncio.run(self._prepare(settings, getattr(arguments, "agency", [])))
+                asyncio.run(self._prepare(settings, getattr(arguments, "agency", []), arguments.patience))
             case "redrive":
-                asyncio.run(self._redrive(settings))
+                asyncio.run(self._redrive(settings, arguments.patience))
             case role:
                 asyncio.run(self.run(role, settings, rewind=getattr(arguments, "rewind", [])))
 
-    async def _prepare(self, settings: Settings, agencies: Sequence[str]) -> None:
-        """Indexes, topics and rights. Waits for database and broker for a minute; refuses to go on with a drift."""
+    async def _prepare(self, settings: Settings, agencies: Sequence[str], patience: float) -> None:
+        """Indexes, topics and rights. Waits for database and broker; refuses to go on with a drift."""
+        kafka = settings.kafka(admin=True)
+        if kafka.protocol != "PLAINTEXT" and not (kafka.username and kafka.password):
+            raise SystemExit("settings: KAFKA_ADMIN_USERNAME, KAFKA_ADMIN_PASSWORD: prepare needs both")
         database = self.database(settings)
         try:
+            for code in agencies:
+                assert self.prepare_agency is not None
+                given = settings, database, code
+                await _patiently("prepare", partial(self.prepare_agency, *given), patience)
             if agencies:
-                prepare_agency = self.prepare_agency
-                assert prepare_agency is not None
-                for code in agencies:
-                    await _patiently("broker", partial(prepare_agency, settings, database, code))
                 return
             topics = broker.topics_of(self.name, self.consumers)
             rights = broker.rights_of(settings.kafka_username or "", topics, self.consumers, self.writes_prefix)
-            kafka = settings.kafka(admin=True)
             if kafka.protocol == "PLAINTEXT":
                 rights = []
-            drift = await _patiently(
-                "broker", lambda: broker.prepare(kafka, topics, rights, settings.kafka_replication)
-            )
-            await _patiently("database", lambda: database.ensure(self.all_indexes()))
+            replication = settings.kafka_replication
+            drift = await _patiently("prepare", lambda: broker.prepare(kafka, topics, rights, replication), patience)
+            await _patiently("prepare", lambda: database.ensure(self.all_indexes()), patience)
             if drift:
                 raise SystemExit("prepare: " + "; ".join(drift))
             log.info("service.prepared", topics=len(topics), rights=len(rights))
         finally:
             await database.close()
 
-    async def _redrive(self, settings: Settings) -> None:
+    async def _redrive(self, settings: Settings, patience: float) -> None:
+        """Try what lies parked again, and print what became of it. Waits for database and broker."""
         database = self.database(settings)
         try:
             for consumer in self.consumers:
                 letters = []
                 for topic in consumer.topics:
-                    letters += await worker.read_topic(settings.kafka(), dead_letters(topic, consumer.group))
-                fates = await consumer.redrive(letters, database)
-                left = len(await consumer.parked(database))
+                    name = dead_letters(topic, consumer.group)
+                    letters += await _patiently("redrive", partial(worker.read_topic, settings.kafka(), name), patience)
+                fates = await _patiently("redrive", partial(consumer.redrive, letters, database), patience)
+                left = len(await _patiently("redrive", partial(consumer.parked, database), patience))
                 log.info(
                     "redrive.done", group=consumer.group, handled=fates.handled, parked_again=fates.parked, left=left
                 )
@@ -368,17 +377,28 @@ def _server(app: FastAPI, host: str, port: int) -> _Server:
     return _Server(config)
 
 
-async def _patiently(what: str, attempt: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
-    """Try again while the neighbour is away; after a minute end with one line."""
-    from confluent_kafka import KafkaException
-
+async def _patiently(role: str, attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Try again while a neighbour is away; end with one line when it stays away, and at once when it refuses us."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         try:
             return await attempt()
-        except (PyMongoError, KafkaException, Unavailable, OSError, TimeoutError) as error:
+        except (PyMongoError, KafkaException, AioKafkaError, Unavailable, OSError, TimeoutError) as error:
+            who = "database" if isinstance(error, (PyMongoError, Unavailable)) else "broker"
+            reason = _name(error)
+            if "authorization" in reason.lower() or getattr(error, "code", None) in _DATABASE_REFUSES:
+                raise SystemExit(f"{role}: the {who} refuses it ({reason})") from None
             if asyncio.get_running_loop().time() > deadline:
-                print(f"prepare: the {what} is away ({type(error).__name__})", file=sys.stderr)
-                raise SystemExit(1) from None
-            log.warning("prepare.waiting", for_=what, reason=type(error).__name__)
+                raise SystemExit(f"{role}: the {who} is away ({reason})") from None
+            log.warning(f"{role}.waiting", for_=who, reason=reason)
             await asyncio.sleep(1)
+
+
+_DATABASE_REFUSES = {13, 18, 85, 86}
+"""Unauthorized, AuthenticationFailed, and an index that stands there under other terms."""
+
+
+def _name(error: BaseException) -> str:
+    """The broker's own name of what went wrong, where it says one; else the error's class."""
+    told = error.args[0] if error.args else None
+    return str(told.name()) if isinstance(told, KafkaError) else type(error).__name__

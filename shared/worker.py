@@ -10,14 +10,14 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from pymongo.errors import PyMongoError
@@ -168,15 +168,24 @@ def _positions(records: Sequence[Record]) -> list[Position]:
     return [Position(topic, partition, offset) for (topic, partition), offset in first.items()]
 
 
-async def read_partition(kafka: Kafka, position: Position) -> list[Record]:
-    """The records of one partition from its first to just before the position, outside any group."""
-    # "earliest", and an explicit seek: a reset to the latest, begun by `assign`, may overtake `seek_to_beginning`,
-    # and the partition would look empty.
+@asynccontextmanager
+async def _reader(kafka: Kafka) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer outside any group; closed also when it could not start."""
+    # "earliest", and later an explicit seek: a reset to the latest, begun by `assign`, may overtake
+    # `seek_to_beginning`, and the partition would look empty.
     arguments = kafka.aiokafka() | {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
     consumer = AIOKafkaConsumer(**arguments, isolation_level="read_committed")
-    await consumer.start()
     try:
-        partition = TopicPartition(position.topic, position.partition)
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def read_partition(kafka: Kafka, position: Position) -> list[Record]:
+    """The records of one partition from its first to just before the position, outside any group."""
+    partition = TopicPartition(position.topic, position.partition)
+    async with _reader(kafka) as consumer:
         consumer.assign([partition])
         end = min(position.offset, (await consumer.end_offsets([partition]))[partition])
         consumer.seek(partition, (await consumer.beginning_offsets([partition]))[partition])
@@ -186,25 +195,17 @@ async def read_partition(kafka: Kafka, position: Position) -> list[Record]:
                 if raw.offset < end:
                     records.append(record_of(raw))
         return records
-    finally:
-        await consumer.stop()
 
 
 async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
     """Everything that a topic holds now. A topic that does not exist holds nothing."""
-    consumer = AIOKafkaConsumer(**kafka.aiokafka(), enable_auto_commit=False)
-    await consumer.start()
-    try:
-        admin = AIOKafkaAdminClient(**kafka.aiokafka())
-        await admin.start()
-        try:
-            (described,) = await admin.describe_topics([topic])
-        finally:
-            await admin.close()
-        partitions = [] if described["error_code"] else [p["partition"] for p in described["partitions"]]
-        ends = await consumer.end_offsets([TopicPartition(topic, p) for p in partitions]) if partitions else {}
-    finally:
-        await consumer.stop()
+    (described,) = await _described(kafka, [topic])
+    if (code := described["error_code"]) == UnknownTopicOrPartitionError.errno:
+        return []
+    if code:
+        raise for_code(code)
+    async with _reader(kafka) as consumer:
+        ends = await consumer.end_offsets([TopicPartition(topic, p["partition"]) for p in described["partitions"]])
     return [
         record
         for partition, end in sorted(ends.items())
@@ -215,8 +216,8 @@ async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
 
 async def _described(kafka: Kafka, topics: Sequence[str]) -> list[Any]:
     admin = AIOKafkaAdminClient(**kafka.aiokafka())
-    await admin.start()
     try:
+        await admin.start()
         return list(await admin.describe_topics(list(topics)))
     finally:
         await admin.close()

@@ -36,8 +36,8 @@ def environment(**changes: str | None) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def run(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services.enrollment.app", *arguments]
+def run(*arguments: str, env: dict[str, str], service: str = "enrollment") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"services.{service}.app", *arguments]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -60,6 +60,12 @@ def test_a_wrong_setting_stops_the_process_with_one_line_that_names_it(
     assert done.returncode != 0
     (line,) = (done.stdout + done.stderr).strip().splitlines()
     assert line.startswith("settings: ") and named in line and "canary" not in line
+
+
+def test_a_redrive_whose_broker_is_away_ends_with_one_line_that_says_so() -> None:
+    done = run("redrive", "--patience", "0", env=environment(), service="scheduling")
+    assert done.returncode == 1
+    assert done.stderr == "redrive: the broker is away (KafkaConnectionError)\n"
 
 
 def _get(url: str) -> tuple[int, bytes]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -23,7 +25,8 @@ from shared.mongo import Database, Driver, Transaction
 from shared.outbox import Relay
 from shared.service import Service, Work
 from shared.worker import read_partition, read_topic
-from tests.shared.sample import COHORT, Cohort, confirmed, enroll, open_cohort
+from tests.shared.sample import COHORT, Cohort, confirmed, enroll, enrolled, open_cohort
+from tests.shared.test_process import ROOT, environment
 from tests.support import record, settings_for, uid, until
 
 _names = itertools.count()
@@ -324,6 +327,46 @@ async def test_redriving_brings_back_what_was_parked_once_the_reason_is_gone(
     assert len(await read_topic(kafka, topic)) == 3
     await other.drop()
     await other.close()
+
+
+@pytest.mark.parametrize("driver", ["motor"], indirect=True)
+async def test_the_redrive_role_tries_what_is_parked_again_and_tells_what_became_of_it(
+    database: Database, kafka: Kafka, mongo_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.scheduling.app import service
+
+    (consumer,) = service.consumers
+    await broker.prepare(kafka, broker.topics_of(service.name, [consumer]), [], 1)
+    await database.ensure(INDEXES)
+    good, bad = record(enrolled(1), 1), replace(record(enrolled(2), 1), value=b"{")
+    block = f"{consumer.group}|/training/enrollment|{uid(1, 0xE)}"
+    await database.collection("blocks").insert_one({"_id": block, "open": 1})  # the good one waits behind another
+    assert (await consumer.receive([good, bad], database)).parked == 2
+    relay = Relay(database, kafka, lease_seconds=0.6)
+    running = asyncio.create_task(relay.run())
+    assert await until(lambda: _empty(database))
+    relay.stop()
+    await running
+
+    async def role(uri: str) -> tuple[int | None, bytes, bytes]:
+        command = [sys.executable, "-m", "services.scheduling.app", "redrive", "--patience", "0"]
+        env = environment(
+            MONGO_URI=uri,
+            MONGO_DATABASE=database.collection("inbox").database.name,
+            KAFKA_BOOTSTRAP=kafka.bootstrap,
+            KAFKA_SECURITY_PROTOCOL=kafka.protocol,
+            KAFKA_USERNAME=kafka.username,
+            KAFKA_PASSWORD=kafka.password,
+        )
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, env=env, cwd=ROOT, stdout=pipe, stderr=pipe)
+        told, complained = await process.communicate()
+        return process.returncode, told, complained
+
+    (ended, told, complained), away = await asyncio.gather(role(mongo_uri), role("mongodb://127.0.0.1:1"))
+    assert (ended, complained) == (0, b"")
+    assert told.splitlines()[-1] == b"scheduling: 1 handled, 1 parked again, 1 left"
+    assert away[0] == 1 and away[2] == b"redrive: the database is away (ServerSelectionTimeoutError)\n"
 
 
 async def test_a_handler_added_later_sees_the_past_when_its_group_is_rewound(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import subprocess
+import sys
 import uuid
 from email.message import EmailMessage
 from pathlib import Path
@@ -18,7 +19,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from pymongo.errors import OperationFailure
 
-from stack import SERVICES, Stack, broker
+from stack import PROJECT, SERVICES, Stack, broker
 from stack.issuer import TOKEN_SECONDS, Keys
 from stack.mail import Kept, read
 
@@ -88,6 +89,15 @@ def test_a_topic_comes_only_from_prepare(stack: Stack) -> None:
     producer.produce(unknown, b"a fact", on_delivery=lambda error, _: failures.append(error))
     producer.flush(10)
     assert failures and failures[0] is not None
+
+
+def test_preparing_without_the_administrators_rights_is_refused_at_once_by_the_brokers_own_word(stack: Stack) -> None:
+    user, password = stack.credentials("kafka-enrollment")
+    env = stack.environment("enrollment") | {"KAFKA_ADMIN_USERNAME": user, "KAFKA_ADMIN_PASSWORD": password}
+    command = [sys.executable, "-m", "services.enrollment.app", "prepare"]
+    refused = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr == "prepare: the broker refuses it (TOPIC_AUTHORIZATION_FAILED)\n"
 
 
 def test_the_administrator_is_the_only_super_user_and_the_controller_knows_no_strangers(stack: Stack) -> None:
