@@ -26,7 +26,7 @@ class _FileSource:
         status = self.path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
-            self._instant = _milliseconds(datetime.fromisoformat(self.path.read_text().strip()))
+            self._instant = instant_in(self.path)
             self._stamp = stamp
         return self._instant
 
@@ -37,6 +37,11 @@ _source: _FileSource | None = None
 def _milliseconds(instant: datetime) -> datetime:
     """MongoDB keeps no more; cutting here keeps what was decided equal to what is read back."""
     return instant.astimezone(UTC).replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def instant_in(file: Path) -> datetime:
+    """The instant that a file holds. Raises `OSError`, `ValueError`."""
+    return _milliseconds(datetime.fromisoformat(file.read_text().strip()))
 
 
 def use(source: str | None) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import gc
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -209,15 +211,12 @@ class Service:
         """The role's servers and tasks, for as long as the context lasts."""
         database = self.database(settings)
         work = None if role == "api" else Work(self, database, settings, stopping, rewind)
-        servers = [_server(self.internal_app(database, settings, work), settings.internal_host, settings.internal_port)]
+        places = [_listening("INTERNAL", settings.internal_host, settings.internal_port)]
+        servers = [_server(self.internal_app(database, settings, work))]
         if role != "worker":
-            servers.append(_server(self.public_app(database, settings), settings.http_host, settings.http_port))
-        serving = [asyncio.create_task(server.serve()) for server in servers]
-        for server, task in zip(servers, serving, strict=True):
-            while not server.started:
-                if task.done():
-                    raise SystemExit(f"cannot listen on {server.config.host}:{server.config.port}")
-                await asyncio.sleep(0.005)
+            places.append(_listening("HTTP", settings.http_host, settings.http_port))
+            servers.append(_server(self.public_app(database, settings)))
+        serving = [asyncio.create_task(s.serve(sockets=[at])) for s, at in zip(servers, places, strict=True)]
         gc.freeze()  # what start-up made stays; collections then look only at what requests make
         try:
             if work is not None:
@@ -370,11 +369,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: FastAPI, host: str, port: int) -> _Server:
-    config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4
-    )
+def _server(app: FastAPI) -> _Server:
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4)
     return _Server(config)
+
+
+def _listening(which: str, host: str, port: int) -> socket.socket:
+    """The place where a server is reached; `SystemExit` with one line naming the settings where none can be."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        named = f"{which}_HOST, {which}_PORT"
+        raise SystemExit(f"settings: {named}: cannot listen on {host}:{port} ({reason})") from None
 
 
 async def _patiently(role: str, attempt: Callable[[], Awaitable[T]], seconds: float) -> T:

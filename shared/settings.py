@@ -2,13 +2,68 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
-from typing import Literal, Self, TypeVar
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pymongo import uri_parser
+from pymongo.errors import PyMongoError
 
+from shared import clock
 from shared.kafka import Kafka, Protocol
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("not an http or https URL")
+    return value
+
+
+def _brokers(value: str) -> str:
+    for broker in value.split(","):
+        found = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", broker)
+        if found is None or not 0 < int(found[1]) < 65_536:
+            raise ValueError("not host:port, or several of them separated by commas")
+    return value
+
+
+def _mongo_uri(value: SecretStr) -> SecretStr:
+    uri = value.get_secret_value()
+    try:
+        if uri.startswith("mongodb+srv://"):  # what it stands for is asked of the network, which may be away
+            sound = bool(urlsplit(uri).hostname)
+        else:
+            sound = bool(uri_parser.parse_uri(uri))
+    except (PyMongoError, ValueError):
+        sound = False
+    if not sound:
+        raise ValueError("not a connection string of MongoDB")
+    return value
+
+
+def _certificates(value: str) -> str:
+    try:
+        ssl.create_default_context(cafile=value)
+    except OSError:
+        raise ValueError("not a file of certificates") from None
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+"""An address that is spoken to by HTTP."""
+Port = Annotated[int, Field(ge=0, le=65_535)]
+"""A port of TCP; 0 is any that is free."""
 
 
 class Settings(BaseSettings):
@@ -21,13 +76,13 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "production"
     """In development a virtual clock and unprotected connections are allowed."""
-    mongo_uri: SecretStr
+    mongo_uri: Annotated[SecretStr, AfterValidator(_mongo_uri)]
     """Connection string of the service's own user."""
-    mongo_database: str = ""
+    mongo_database: str = Field(default="", pattern=r'^[^/\\. "$*<>:|?\x00]{0,63}$')
     """Database of this service; by default its name."""
     mongo_driver: Literal["motor", "pymongo"] = "motor"
     """Which driver speaks to MongoDB."""
-    kafka_bootstrap: str
+    kafka_bootstrap: Annotated[str, AfterValidator(_brokers)]
     """host:port of one or more brokers, separated by commas."""
     kafka_security_protocol: Protocol = "SASL_SSL"
     """How the broker is spoken to."""
@@ -35,7 +90,7 @@ class Settings(BaseSettings):
     """The service's SCRAM user."""
     kafka_password: SecretStr | None = None
     """The password of that user."""
-    kafka_ca_file: str | None = None
+    kafka_ca_file: Annotated[str, AfterValidator(_certificates)] | None = None
     """Certificate authority that signed the broker's certificate."""
     kafka_admin_username: str | None = None
     """A user that may create topics, users and ACLs; only `prepare` uses it."""
@@ -45,13 +100,13 @@ class Settings(BaseSettings):
     """Replication factor of topics that `prepare` creates."""
     http_host: str = "127.0.0.1"
     """Address on which the gateway reaches this service."""
-    http_port: int = Field(default=8000, ge=0, le=65535)
+    http_port: Port = 8000
     """Port on which the gateway reaches this service."""
     internal_host: str = "127.0.0.1"
     """Address of health, metrics and internal routes; the gateway does not know it."""
-    internal_port: int = Field(default=8001, ge=0, le=65535)
+    internal_port: Port = 8001
     """Port of health, metrics and internal routes."""
-    oidc_issuer: str
+    oidc_issuer: HttpUrl
     """URL of the issuer of tokens (OpenID Connect discovery below it)."""
     client_id: str | None = None
     """This service's own client at the issuer, to call other services."""
@@ -77,6 +132,11 @@ class Settings(BaseSettings):
                 raise ValueError("CLOCK_SOURCE: a virtual clock is refused outside development")
             if self.kafka_security_protocol == "PLAINTEXT":
                 raise ValueError("KAFKA_SECURITY_PROTOCOL: PLAINTEXT is refused outside development")
+        if self.clock_source:
+            try:
+                clock.instant_in(Path(self.clock_source))
+            except (OSError, ValueError):
+                raise ValueError("CLOCK_SOURCE: not a file that holds an instant") from None
         if self.kafka_security_protocol != "PLAINTEXT" and not (self.kafka_username and self.kafka_password):
             raise ValueError("KAFKA_USERNAME, KAFKA_PASSWORD: both are needed with " + self.kafka_security_protocol)
         return self
@@ -98,10 +158,11 @@ C = TypeVar("C", bound=Settings)
 
 def from_environment(cls: type[C]) -> C:
     """The settings, or `SystemExit` with one line that names everything that is wrong, and no value."""
-    import os
-
+    secrets = os.environ.get("SECRETS_DIR")
+    if secrets and not Path(secrets).is_dir():
+        raise SystemExit("settings: SECRETS_DIR: not a folder")
     try:
-        return cls(_secrets_dir=os.environ.get("SECRETS_DIR"))
+        return cls(_secrets_dir=secrets or None)
     except ValidationError as error:
         wrong = []
         for issue in error.errors(include_url=False, include_input=False):

@@ -6,7 +6,7 @@ from services.assessment import api, store
 from services.assessment.commands import Seal
 from services.assessment.consumers import consumer, timers
 from shared.service import Service
-from shared.settings import Settings
+from shared.settings import HttpUrl, Settings
 
 
 class AssessmentSettings(Settings):
@@ -14,7 +14,7 @@ class AssessmentSettings(Settings):
 
     certificate_key: SecretStr
     """32 bytes, URL-safe base64: seals the names printed on certificates."""
-    enrollment_internal_url: str
+    enrollment_internal_url: HttpUrl
     """Where enrollment resolves contacts."""
 
     @field_validator("certificate_key")

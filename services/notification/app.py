@@ -5,7 +5,7 @@ from services.notification.consumers import consumer
 from services.notification.provision import provision
 from services.notification.sender import send_messages
 from shared.service import Service
-from shared.settings import Settings
+from shared.settings import HttpUrl, Port, Settings
 
 
 class NotificationSettings(Settings):
@@ -13,11 +13,11 @@ class NotificationSettings(Settings):
 
     smtp_host: str = "127.0.0.1"
     """The mail server that takes our mail."""
-    smtp_port: int = 25
+    smtp_port: Port = 25
     """Its port."""
     mail_from: str
     """The address from which we write."""
-    enrollment_internal_url: str
+    enrollment_internal_url: HttpUrl
     """Where enrollment resolves contacts."""
     credentials_dir: str = "var/credentials"
     """Where `prepare --agency` leaves an agency's password."""

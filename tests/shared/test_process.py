@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from shared import clock, logs, personal, reference
+from shared.settings import Settings, from_environment
 from tests.servers import free_port
 from tests.support import INSTALLATION_KEY
 
@@ -45,20 +46,56 @@ def run(*arguments: str, env: dict[str, str], service: str = "enrollment") -> su
     ("changes", "named"),
     [
         ({"MONGO_URI": None}, "MONGO_URI"),
-        ({"HTTP_PORT": "secret-canary"}, "HTTP_PORT"),
-        ({"INSTALLATION_KEY": "short"}, "INSTALLATION_KEY"),
-        ({"ENVIRONMENT": None, "CLOCK_SOURCE": "/tmp/clock"}, "CLOCK_SOURCE"),
+        ({"MONGO_URI": "mongodb://user:canary@host:99999/"}, "MONGO_URI"),
+        ({"MONGO_URI": "mongodb+srv://"}, "MONGO_URI"),
+        ({"MONGO_DATABASE": "canary b$"}, "MONGO_DATABASE"),
+        ({"HTTP_PORT": "canary"}, "HTTP_PORT"),
+        ({"INSTALLATION_KEY": "canary"}, "INSTALLATION_KEY"),
+        ({"ENVIRONMENT": "production", "CLOCK_SOURCE": "clock"}, "CLOCK_SOURCE"),
+        ({"CLOCK_SOURCE": "/no/such/canary"}, "CLOCK_SOURCE"),
+        ({"CLOCK_SOURCE": __file__}, "CLOCK_SOURCE"),
         ({"ENVIRONMENT": "production"}, "KAFKA_SECURITY_PROTOCOL"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_USERNAME"),
+        ({"KAFKA_BOOTSTRAP": ""}, "KAFKA_BOOTSTRAP"),
+        ({"KAFKA_BOOTSTRAP": "canary"}, "KAFKA_BOOTSTRAP"),
+        ({"KAFKA_BOOTSTRAP": "one:9092,two:99999"}, "KAFKA_BOOTSTRAP"),
+        ({"KAFKA_CA_FILE": "/no/such/canary"}, "KAFKA_CA_FILE"),
+        ({"KAFKA_CA_FILE": __file__}, "KAFKA_CA_FILE"),
+        ({"OIDC_ISSUER": "canary"}, "OIDC_ISSUER"),
+        ({"OIDC_ISSUER": "http://issuer:canary"}, "OIDC_ISSUER"),
+        ({"SECRETS_DIR": "/no/such/canary"}, "SECRETS_DIR"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_setting_stops_the_process_with_one_line_that_names_it(
+def test_a_wrong_setting_is_one_line_that_names_it_and_tells_no_value(
+    changes: dict[str, str | None], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", environment(**changes))
+    with pytest.raises(SystemExit) as stopped:
+        from_environment(Settings)
+    line = str(stopped.value)
+    assert line.startswith("settings: ") and named in line and "canary" not in line and "\n" not in line
+
+
+def test_sound_settings_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "kafka_password").write_text("from a file")
+    given = {"KAFKA_BOOTSTRAP": "one.example:9092,[::1]:9093", "MONGO_URI": "mongodb+srv://u:p@cluster.example/"}
+    monkeypatch.setattr(os, "environ", environment(**given, SECRETS_DIR=str(tmp_path)))
+    settings = from_environment(Settings)
+    assert settings.kafka_password is not None and settings.kafka_password.get_secret_value() == "from a file"
+    assert (settings.kafka_bootstrap, settings.mongo_uri.get_secret_value()) == tuple(given.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"HTTP_PORT": "canary"}, "HTTP_PORT"), ({"INTERNAL_HOST": "999.1.1.1"}, "INTERNAL_HOST")],
+    ids=["unreadable", "no-such-address"],
+)
+def test_a_wrong_setting_stops_the_process_with_that_line_and_nothing_else(
     changes: dict[str, str | None], named: str
 ) -> None:
     done = run("api", env=environment(**changes))
-    assert done.returncode != 0
-    (line,) = (done.stdout + done.stderr).strip().splitlines()
+    assert done.returncode == 1
+    (line,) = (done.stdout + done.stderr).splitlines()
     assert line.startswith("settings: ") and named in line and "canary" not in line
 
 
