@@ -86,13 +86,13 @@ class Service:
 
     def public_app(self, database: Database, settings: Settings) -> FastAPI:
         """What the gateway reaches."""
-        app = FastAPI(title=self.name, version=VERSION, description=self.description)
+        app = FastAPI(title=self.name, version=VERSION, description=self.description, redirect_slashes=False)
         self._equip(app, database, settings, self.routers)
         return app
 
     def internal_app(self, database: Database, settings: Settings, work: Work | None = None) -> FastAPI:
         """What only neighbours and operators reach: health, metrics, internal routes."""
-        app = FastAPI(title=f"{self.name} (internal)", version=VERSION)
+        app = FastAPI(title=f"{self.name} (internal)", version=VERSION, redirect_slashes=False)
         app.state.work = work
         self._equip(app, database, settings, [*self.internal_routers, _health])
         return app

@@ -153,6 +153,7 @@ async def test_a_body_beyond_the_limit_is_not_read(client: httpx.AsyncClient) ->
 async def test_what_is_not_there_and_what_is_not_allowed_are_problems_too(client: httpx.AsyncClient) -> None:
     for request, status in (
         (client.get("/nowhere"), 404),
+        (client.get("/v1/open/", headers={"host": "elsewhere.test"}), 404),  # sent on to nowhere, whatever Host says
         (client.delete("/v1/open"), 405),
         (client.put("/v1/rooms/a", json={"seats": 1}), 401),
         (client.put("/v1/rooms/a", json={"seats": 1}, headers=token(Role.TRAINER)), 403),
