@@ -252,6 +252,10 @@ def problems_page() -> str:
         "Generated from the refusals in the code. A failed request answers `application/problem+json` (RFC 9457) with",
         "`type` (a section of this page), `title`, `status`, `correlation_id`, and the problem's own members.",
         "",
+        "A failure with another content type is from the gateway, which promises its status and no body: 404 where it",
+        "has no route, 413 above two mebibytes, 502 while the service is away, 504 when it does not begin to answer",
+        "within twenty seconds.",
+        "",
     ]
     told = _BEFORE_ANY_COMMAND | {cls.code: (cls.status, _sentence(cls)) for cls in failures()}
     for code in sorted(told):

@@ -396,7 +396,8 @@ class Stack:
         if part == "gateway":
             folder = PROJECT / "gateway"
             shared = (line for line in (folder / "traefik.env").read_text().splitlines() if "=" in line)
-            env |= dict(line.split("=", 1) for line in shared if not line.startswith("#"))
+            common = dict(line.split("=", 1) for line in shared if not line.startswith("#"))
+            env |= common | {name: os.environ[name] for name in common if name in os.environ}
             env |= {f"{name.upper()}_URL": endpoints["services"][name]["http"] for name in SERVICES}
             env["TRAEFIK_ENTRYPOINTS_WEB_ADDRESS"] = f"127.0.0.1:{ports['gateway']}"
             env["TRAEFIK_PROVIDERS_FILE_FILENAME"] = str(folder / "routes.yaml")

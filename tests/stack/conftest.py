@@ -24,10 +24,25 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.down()
 
 
+LIMIT = 1 << 20
+_ended = threading.Event()
+
+
 class _Echo(BaseHTTPRequestHandler):
-    """Answers with the path and the headers that reached it."""
+    """Answers with the path and the headers that reached it; refuses a large body unread; is silent at `/v1/hung`."""
 
     def do_GET(self) -> None:
+        if self.path == "/v1/hung":
+            _ended.wait(30)
+            return
+        if int(self.headers.get("Content-Length", 0)) > LIMIT:
+            self.close_connection = True
+            self.send_response(413)
+            self.send_header("Content-Type", "application/problem+json")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            return
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         told = json.dumps({"path": self.path, "headers": dict(self.headers.items())}).encode()
         self.send_response(200)
@@ -49,9 +64,12 @@ def gateway(stack: Stack) -> Iterator[str]:
         server = ThreadingHTTPServer(("127.0.0.1", int(service["http"].rpartition(":")[2])), _Echo)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-    stack.up(["gateway"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GATEWAY_PATIENCE", "1s")
+        stack.up(["gateway"])
     yield str(stack.endpoints["gateway"])
     stack.stop_part("gateway")
+    _ended.set()
     for server in servers:
         server.shutdown()
         server.server_close()

@@ -284,7 +284,18 @@ async def test_nothing_else_is_routed(gateway: str, path: str) -> None:
     assert answer.startswith(b"HTTP/1.1 404 ")
 
 
-async def test_the_gateway_takes_a_mebibyte_and_no_more(gateway: str) -> None:
+async def test_a_body_that_is_too_large_is_refused_by_the_service_in_its_own_words(gateway: str) -> None:
     async with httpx.AsyncClient(base_url=gateway) as http:
         assert (await http.post("/enrollment/v1/things", content=bytes(1 << 20))).status_code == 200
-        assert (await http.post("/enrollment/v1/things", content=bytes((1 << 20) + 1))).status_code == 413
+        for size in ((1 << 20) + 1, 2 << 20):
+            answer = await http.post("/enrollment/v1/things", content=bytes(size))
+            assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+        assert (await http.post("/enrollment/v1/things", content=bytes((2 << 20) + 1))).status_code == 413
+
+
+async def test_a_service_that_says_nothing_is_given_up(gateway: str) -> None:
+    """The common setting is twenty seconds; this gateway was started with one."""
+    assert "GATEWAY_PATIENCE=20s" in (PROJECT / "gateway" / "traefik.env").read_text().splitlines()
+    async with httpx.AsyncClient(base_url=gateway, timeout=10) as http:
+        for content in (b"", bytes(1 << 20)):
+            assert (await http.post("/enrollment/v1/hung", content=content)).status_code == 504
