@@ -47,7 +47,7 @@ async def subscribe(agency_id: Id, caller: Coordination, db: Db) -> Subscription
 
 async def _subscription(subscription: AgencySubscription, db: Db) -> SubscriptionView:
     agency = await db.get(AgencyContact, subscription.id)
-    if agency is None or agency.code is None:
+    if agency is None:
         raise NotFound
     return SubscriptionView(agency_id=subscription.id, topic=feed.topic_of(agency.code), since=subscription.since)
 
@@ -66,7 +66,9 @@ class CoordinatorsView(BaseModel):
     coordinator_ids: list[Id]
 
 
-@router.put("/v1/agencies/{agency_id}/coordinators/{person_id}", tags=["agencies"])
+@router.put(
+    "/v1/agencies/{agency_id}/coordinators/{person_id}", responses=problems(domain.AgencyUnknown), tags=["agencies"]
+)
 async def name_coordinator(agency_id: Id, person_id: Id, caller: Organiser, db: Db) -> CoordinatorsView:
     """Who coordinates the agency's training, and so gets the mail about its nominees."""
     kept = await commands.name_coordinator(agency_id, person_id, db)

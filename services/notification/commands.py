@@ -14,7 +14,7 @@ async def subscribe(agency_id: str, database: Database) -> AgencySubscription:
 
     async def work(tx: Transaction) -> AgencySubscription:
         agency = await tx.load(AgencyContact, agency_id)
-        if agency is None or agency.code is None:
+        if agency is None:
             raise domain.AgencyUnknown
         if known := await tx.load(AgencySubscription, agency_id):
             return known
@@ -26,10 +26,14 @@ async def subscribe(agency_id: str, database: Database) -> AgencySubscription:
 
 
 async def name_coordinator(agency_id: str, person_id: str, database: Database) -> AgencyContact:
-    """This person coordinates the agency's training and gets its mail. Asking twice changes nothing."""
+    """This person coordinates the agency's training and gets its mail. Asking twice changes nothing.
+
+    Raises `AgencyUnknown`, also in the moment between the agency's registration and its arrival here.
+    """
 
     async def work(tx: Transaction) -> AgencyContact:
-        known = await tx.load(AgencyContact, agency_id) or AgencyContact(id=agency_id)
+        if (known := await tx.load(AgencyContact, agency_id)) is None:
+            raise domain.AgencyUnknown
         if person_id in known.coordinator_ids:
             return known
         return tx.save(known.but(coordinator_ids=[*known.coordinator_ids, person_id]))

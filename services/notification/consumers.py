@@ -44,8 +44,8 @@ async def _people(tx: Transaction, cohort_id: str) -> CohortPeople:
 @consumer.on(AgencyRegistered)
 async def know_agency(event: AgencyRegistered, tx: Transaction) -> None:
     """Know the agency's code, by which its topic is named."""
-    known = await tx.load(AgencyContact, event.agency_id) or AgencyContact(id=event.agency_id)
-    tx.save(known.but(code=event.code))
+    if await tx.load(AgencyContact, event.agency_id) is None:
+        tx.save(AgencyContact(id=event.agency_id, code=event.code))
 
 
 @consumer.on(ParticipantEnrolled, reads=_people_of)

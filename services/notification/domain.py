@@ -114,7 +114,7 @@ class AgencyContact(State):
 
     collection: ClassVar[str] = "agency_contacts"
 
-    code: str | None = None
+    code: str
     coordinator_ids: list[Id] = []
 
 

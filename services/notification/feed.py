@@ -179,7 +179,7 @@ def _record(kept: Kept) -> Record:
 async def subscribe(subscription: AgencySubscription, tx: Transaction) -> None:
     """From the next batch on, the agency is fed; first each partition is read again for it."""
     agency = await tx.load(AgencyContact, subscription.id)
-    assert agency is not None and agency.code is not None
+    assert agency is not None
     if await tx.load(Backfill, subscription.id) is None:
         tx.save(Backfill(id=subscription.id, since=subscription.since))
     directory = await _directory(tx)

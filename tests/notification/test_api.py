@@ -44,6 +44,17 @@ async def test_an_agency_subscribes_once_it_is_known_and_only_for_itself(
     assert (await client.get(path, headers=coordinator(2))).status_code == 404
 
 
+async def test_a_coordinator_is_named_for_an_agency_that_is_known(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    path = f"/v1/agencies/{uid(1, 0xA)}/coordinators/{uid(50)}"
+    early = await client.put(path, headers=ORGANISER)
+    assert early.status_code == 409 and early.json()["type"].endswith("#agency-unknown")
+    await deliver(consumer, database, agency(1))
+    for _ in range(2):
+        assert (await client.put(path, headers=ORGANISER)).json()["coordinator_ids"] == [uid(50)]
+
+
 async def test_an_inbox_is_ones_own(client: httpx.AsyncClient, database: Database) -> None:
     async def work(tx: Transaction) -> None:
         for n in (1, 2):

@@ -54,10 +54,9 @@ async def test_the_whole_cohort_is_told_once_of_the_timetable_but_not_those_who_
 
 
 async def test_coordinators_are_told_about_their_agencys_people(database: Database) -> None:
+    await deliver(consumer, database, agency(1))
     await commands.name_coordinator(uid(1, 0xA), uid(50), database)
-    await deliver(
-        consumer, database, agency(1), enrolled(1), enrolled(2, agency=2), graduated(1), graduated(2, agency=2)
-    )
+    await deliver(consumer, database, enrolled(1), enrolled(2, agency=2), graduated(1), graduated(2, agency=2))
     assert (uid(50), "email") in await told(database, "programme-completed")
     found = await database.query(Delivery, {"template": "programme-completed", "recipient_id": uid(50)})
     assert {d.facts["agency_id"] for d in found} == {uid(1, 0xA)}
