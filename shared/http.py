@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -18,7 +18,7 @@ import structlog
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 from pymongo import ASCENDING, IndexModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -32,6 +32,7 @@ from shared.metrics import REQUESTS
 from shared.mongo import Database, Transaction
 
 T = TypeVar("T")
+D = TypeVar("D", date, datetime)
 
 BODY_BYTES = 1024 * 1024
 BODY_DEPTH = 32
@@ -379,6 +380,38 @@ IfMatch = Annotated[int | None, Depends(_if_match)]
 """The revision that the caller has seen, if it said so."""
 
 
+def _in_our_times(value: D) -> D:
+    if not 2000 <= value.year < 2100:
+        raise ValueError("not between the years 2000 and 2100")
+    return value
+
+
+Day = Annotated[date, AfterValidator(_in_our_times)]
+Instant = Annotated[AwareDatetime, AfterValidator(_in_our_times)]
+"""When something of training is. Near year 1 or 9999 an instant cannot even be told in every zone."""
+
+
+def _counted(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,15}", value) is None:
+        raise ValueError("not a number as one counts")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_counted)]
+"""A number in a path or query, in its one form: `2`, not `2.0`, `+2` or `02`."""
+
+Line = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=200,
+        strip_whitespace=True,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$",
+    ),
+]
+"""One line of text as it will be read: no control characters, no line or paragraph breaks, no turned directions."""
+
+
 class Page(BaseModel, Generic[T]):
     """A part of a list, in the order of ids; `next` is the cursor of the part after it."""
 
@@ -391,7 +424,7 @@ class _Paging(BaseModel):
     after: str | None
 
 
-def _paging(limit: Annotated[int, Query(ge=1, le=500)] = 100, after: Id | None = None) -> _Paging:
+def _paging(limit: Annotated[Count, Query(ge=1, le=500)] = 100, after: Id | None = None) -> _Paging:
     return _Paging(limit=limit, after=after)
 
 

@@ -17,7 +17,7 @@ from shared.contacts import Contact, contacts_of
 from shared.contracts import Code, Score
 from shared.contracts.assessment import CredentialKind, Outcome, ProjectStage
 from shared.errors import IdTaken, NotFound, Unavailable
-from shared.http import Asked, Db, problems
+from shared.http import Asked, Count, Db, problems
 from shared.identity import Caller, Role, allow, be_one_of, public, see_person
 from shared.ids import ClientId, Id
 
@@ -114,7 +114,7 @@ class AttemptBody(Body):
     tags=["module results"],
 )
 async def mark_attempt(
-    enrollment_id: Id, module_id: Id, attempt: int, body: AttemptBody, caller: Organiser, db: Db
+    enrollment_id: Id, module_id: Id, attempt: Count, body: AttemptBody, caller: Organiser, db: Db
 ) -> ResultView:
     """Record the mark of a repeated attempt (remedial); it is capped by the rule set."""
     if not 1 < attempt < 100:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, EmailStr, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, EmailStr, Field, StringConstraints, field_validator, model_validator
 
 from services.enrollment import commands, domain, store
 from services.enrollment.domain import Agency, Cohort, Enrollment, Nomination, Person
 from shared.contracts import Code, Zone
 from shared.contracts.enrollment import AgencyKind, SeatSource, WithdrawalReason
 from shared.errors import IdTaken, NotFound, PreconditionFailed
-from shared.http import Asked, Db, IdempotencyKey, IfMatch, Page, Paging, etag, problems
+from shared.http import Asked, Day, Db, IdempotencyKey, IfMatch, Instant, Line, Page, Paging, etag, problems
 from shared.identity import Caller, Role, act_for_agency, allow, see_person
 from shared.ids import ClientId, Id
 
@@ -42,9 +42,9 @@ class AgencyBody(Body):
 
     code: AgencyCodeText
     kind: AgencyKind
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    bkn_code: Annotated[str, StringConstraints(max_length=32)] | None = None
-    bkn_code_source: Annotated[str, StringConstraints(max_length=200)] | None = None
+    name: Line
+    bkn_code: Annotated[Line, StringConstraints(max_length=32)] | None = None
+    bkn_code_source: Line | None = None
 
 
 class AgencyView(View):
@@ -89,7 +89,7 @@ async def agencies(caller: Anyone, paging: Paging, db: Db) -> Page[AgencyView]:
 class PersonBody(Body):
     """A person of any role. `generated` marks people that a scenario made up."""
 
-    name: Annotated[str, StringConstraints(max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    name: Line
     email: EmailStr
     nip: str | None = Field(default=None, description="18 digits; kept here and nowhere else")
     agency_id: Id | None = None
@@ -153,6 +153,10 @@ async def person(person_id: Id, caller: Anyone, response: Response, db: Db) -> P
 # --- cohorts -----------------------------------------------------------------------------------------------------
 
 
+LONGEST = timedelta(days=730)
+"""No programme lasts longer. How long a curriculum needs is asked when the cohort's timetable is drafted."""
+
+
 class CohortBody(Body):
     """A cohort (angkatan) to be opened on a programme and rule set of the reference data."""
 
@@ -163,10 +167,16 @@ class CohortBody(Body):
     year: int = Field(ge=2000, le=2100)
     capacity: int = Field(ge=1, le=1000)
     min_size: int = Field(ge=1, le=1000)
-    nominations_close_at: AwareDatetime
-    starts_on: date
-    ends_on: date
+    nominations_close_at: Instant
+    starts_on: Day
+    ends_on: Day
     zone: Zone = "Asia/Jakarta"
+
+    @model_validator(mode="after")
+    def _plausible(self) -> CohortBody:
+        if not timedelta(0) <= self.ends_on - self.starts_on < LONGEST:
+            raise ValueError("it must end on or after its first day, and within two years")
+        return self
 
 
 class CohortView(View):
@@ -412,11 +422,13 @@ async def enrollments(cohort_id: Id, caller: Coordination, db: Db) -> list[Enrol
 
 class WithdrawalBody(Body):
     reason_code: WithdrawalReason
-    effective_on: date
+    effective_on: Day
 
 
 @router.put(
-    "/v1/enrollments/{enrollment_id}/withdrawal", responses=problems(NotFound, domain.NotEnrolled), tags=["enrollments"]
+    "/v1/enrollments/{enrollment_id}/withdrawal",
+    responses=problems(NotFound, domain.NotEnrolled, domain.CohortNotOpen, domain.OutsideEnrollment),
+    tags=["enrollments"],
 )
 async def withdraw(enrollment_id: Id, body: WithdrawalBody, caller: Coordination, db: Db) -> EnrollmentView:
     """Give up a seat: the agency's coordinator or the organiser."""

@@ -93,6 +93,10 @@ class NotEnrolled(Rejected):
     """The participant does not hold a seat."""
 
 
+class OutsideEnrollment(Rejected):
+    """A withdrawal takes effect between the day of the enrollment and the last day of the cohort."""
+
+
 class WrongReplacement(Rejected):
     """One replacement takes the place of a withdrawn participant of the same agency and cohort, before the start."""
 
@@ -225,6 +229,7 @@ class Enrollment(State):
     mentor_id: Id
     roster_number: int
     seat_source: SeatSource
+    enrolled_on: date
     status: EnrollmentStatus = EnrollmentStatus.ENROLLED
     reason_code: WithdrawalReason | None = None
     effective_on: date | None = None
@@ -271,7 +276,7 @@ def register(agency: Agency, now: datetime) -> AgencyRegistered:
 
 def open_cohort(cohort: Cohort, rules: RuleSet, *, programme_code: str, now: datetime) -> CohortOpened:
     """Open a cohort for nomination. Raises `UnknownRules`, `CapacityOutsideRules`, `RegistrationClosed`."""
-    if rules.programme != programme_code or cohort.ends_on < cohort.starts_on:
+    if rules.programme != programme_code:
         raise UnknownRules
     if cohort.capacity > rules.class_max.value or not 0 < cohort.min_size <= cohort.capacity:
         raise CapacityOutsideRules(class_max=rules.class_max.value, class_min=rules.class_min.value)
@@ -424,6 +429,7 @@ def enroll(
         mentor_id=nomination.mentor_id,
         roster_number=number,
         seat_source=SeatSource.REPLACEMENT if nomination.replaces else SeatSource.DIRECT,
+        enrolled_on=_today(cohort, now),
     )
     event = ParticipantEnrolled(
         enrollment_id=enrollment.id,
@@ -452,10 +458,14 @@ def withdraw(
 ) -> tuple[Cohort, Enrollment, ParticipantWithdrawn]:
     """Give the seat up. Until the day of the start it is free again; afterwards it stays empty, whatever is backdated.
 
-    Raises `NotEnrolled`.
+    Raises `NotEnrolled`, `CohortNotOpen` once the cohort was cancelled, `OutsideEnrollment`.
     """
     if enrollment.status is not EnrollmentStatus.ENROLLED:
         raise NotEnrolled
+    if cohort.status is CohortStatus.CANCELLED:
+        raise CohortNotOpen
+    if not enrollment.enrolled_on <= effective_on <= cohort.ends_on:
+        raise OutsideEnrollment(first=enrollment.enrolled_on, last=cohort.ends_on)
     released = max(effective_on, _today(cohort, now)) <= cohort.starts_on
     seats = {n: e for n, e in cohort.seats.items() if e != enrollment.id or not released}
     event = ParticipantWithdrawn(

@@ -6,14 +6,14 @@ from datetime import date, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.scheduling import commands, domain, store
 from services.scheduling.domain import Room, Roster, Schedule, Session, Span, Trainer
 from shared.contracts import Code
 from shared.contracts.scheduling import AttendanceStatus, ModulePlan, RescheduleReason, SessionMode
 from shared.errors import IdTaken, NotFound, PreconditionFailed
-from shared.http import Asked, Db, IfMatch, etag, problems
+from shared.http import Asked, Db, IfMatch, Instant, etag, problems
 from shared.identity import Caller, Role, allow, be_one_of
 from shared.ids import ClientId, Id
 
@@ -22,16 +22,6 @@ router = APIRouter()
 Organiser = Annotated[Caller, allow(Role.ORGANISER)]
 Anyone = Annotated[Caller, allow(*(role for role in Role if role is not Role.SERVICE))]
 Teaching = Annotated[Caller, allow(Role.ORGANISER, Role.TRAINER)]
-
-
-def _in_our_times(value: datetime) -> datetime:
-    if not 2000 <= value.year < 2100:
-        raise ValueError("not between the years 2000 and 2100")
-    return value
-
-
-Instant = Annotated[AwareDatetime, AfterValidator(_in_our_times)]
-"""Near year 1 or 9999 an instant cannot be told in every zone."""
 
 
 class Body(BaseModel):

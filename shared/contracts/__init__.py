@@ -19,8 +19,12 @@ from shared.ids import NAMESPACE, Id
 __all__ = ["NAMESPACE", "REGISTRY", "Code", "Day", "Event", "Fact", "Id", "Instant", "Score", "Zone"]
 
 
+_ZONES = frozenset(available_timezones()) - {"Factory", "localtime"}
+"""Places; the two that are left out mean whatever the machine is set to."""
+
+
 def _known_zone(value: str) -> str:
-    if value not in available_timezones():
+    if value not in _ZONES:
         raise ValueError("not an IANA time zone")
     return value
 

@@ -339,6 +339,12 @@ async def test_one_participant_is_marked_once_in_a_list(client: httpx.AsyncClien
     assert (await client.put(MARKS, json={"marks": twice}, headers=ORGANISER)).status_code == 422
 
 
+async def test_an_attempt_has_one_address(client: httpx.AsyncClient) -> None:
+    for other in ("2.0", "02", "+2", "٢"):
+        path = SECOND.removesuffix("2") + other
+        assert (await client.put(path, json={"score": "80"}, headers=ORGANISER)).status_code == 422, other
+
+
 UNFIT: list[Any] = [
     {"attempt": 0, "scores": {"fit-of-idea": 80}},
     {"attempt": 1, "scores": {}},

@@ -137,10 +137,38 @@ async def test_an_edit_of_what_is_not_there_creates_nothing(client: httpx.AsyncC
     assert (await client.get(path, headers=ORGANISER)).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["", "   ", "Peserta\r\nBcc: x@example.org", "Peserta\u001b[2J", "x" * 201])
+NO_NAMES = ["", "   ", "Peserta\r\nBcc: x@example.org", "Peserta\u001b[2J", "x" * 201]
+NO_NAMES += [f"Peserta{mark}01" for mark in "\x85\u2028\u2029\u202a\u202e\u2066\u2069"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 async def test_a_name_is_one_line_of_text(client: httpx.AsyncClient, name: str) -> None:
-    answer = await put(client, f"/v1/people/{uid(1, 0xB)}", ORGANISER, PERSON | {"name": name})
-    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body/name")
+    for path, body in ((f"/v1/people/{uid(1, 0xB)}", PERSON), (f"/v1/agencies/{uid(1, 0xA)}", AGENCY)):
+        answer = await put(client, path, ORGANISER, body | {"name": name})
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/body/name")
+
+
+NO_COHORTS = {
+    "before our times": {"starts_on": "0001-01-01"},
+    "after our times": {"ends_on": "9999-12-31"},
+    "closing after our times": {"nominations_close_at": "2100-01-01T00:00:00Z"},
+    "over before it begins": {"ends_on": "2022-02-20"},
+    "longer than two years": {"ends_on": "2024-02-21"},
+    "nowhere": {"zone": "Factory"},
+    "wherever the machine is": {"zone": "localtime"},
+}
+
+
+@pytest.mark.parametrize("changes", NO_COHORTS.values(), ids=NO_COHORTS)
+async def test_a_cohort_is_held_at_a_plausible_time_and_place(
+    client: httpx.AsyncClient, changes: dict[str, str]
+) -> None:
+    with clock_at(NOW):
+        answer = await put(client, f"/v1/cohorts/{COHORT}", ORGANISER, cohort_body(**changes))
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] in ("/body", f"/body/{next(iter(changes))}")
+        longest = await put(client, f"/v1/cohorts/{COHORT}", ORGANISER, cohort_body(ends_on="2024-02-20"))
+        assert longest.status_code == 201
 
 
 async def test_the_way_from_nomination_to_seat(client: httpx.AsyncClient, database: Database) -> None:
@@ -201,7 +229,8 @@ async def test_lists_come_in_pages(client: httpx.AsyncClient, database: Database
             break
         after = f"&after={page['next']}"
     assert seen == sorted(uid(n, 0xA) for n in range(1, 8))
-    assert (await client.get("/v1/agencies?limit=0", headers=ORGANISER)).status_code == 422
+    for limit in ("0", "3.0", "+3", "03", "3_0"):
+        assert (await client.get("/v1/agencies", params={"limit": limit}, headers=ORGANISER)).status_code == 422
 
 
 async def test_registering_a_person_of_another_agency_is_not_a_coordinators_business(client: httpx.AsyncClient) -> None:

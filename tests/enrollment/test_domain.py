@@ -123,6 +123,23 @@ def test_a_withdrawal_dated_back_to_before_the_start_frees_no_seat() -> None:
     assert not event.seat_released and kept.seats == running.seats
 
 
+def test_a_withdrawal_takes_effect_between_enrollment_and_the_last_day() -> None:
+    running, _, first, _ = domain.enroll(cohort(), nomination(1, **ACCEPTED), now=NOW)
+    for day in (date(2022, 1, 10), date(2022, 6, 19)):  # the day of the enrollment, and the cohort's last
+        withdrawn(running, first, day)
+    for day in (date(2022, 1, 9), date(2022, 6, 20)):
+        with pytest.raises(domain.OutsideEnrollment) as refused:
+            withdrawn(running, first, day)
+        assert refused.value.members == {"first": date(2022, 1, 10), "last": date(2022, 6, 19)}
+
+
+def test_nobody_withdraws_from_a_cohort_that_was_cancelled() -> None:
+    running, _, first, _ = domain.enroll(cohort(), nomination(1, **ACCEPTED), now=NOW)
+    cancelled, _ = domain.cancel_cohort(running, reason_code="too-few-participants", now=NOW)
+    with pytest.raises(domain.CohortNotOpen):
+        withdrawn(cancelled, first, date(2022, 2, 7))
+
+
 @pytest.mark.parametrize("nip", ["198001012005011000", "198013012005011001", "197901012005013001", "1980", "١" * 18])
 def test_what_cannot_be_a_personnel_number_is_told(nip: str) -> None:
     assert domain.valid_nip("198001012005011001") and not domain.valid_nip(nip)
