@@ -261,9 +261,11 @@ async def _known_session(session_id: str, db: Db) -> Session:
     return found
 
 
-@router.get("/v1/cohorts/{cohort_id}/sessions", tags=["sessions"])
+@router.get("/v1/cohorts/{cohort_id}/sessions", responses=problems(NotFound), tags=["sessions"])
 async def sessions(cohort_id: Id, caller: Anyone, db: Db) -> list[SessionView]:
     """The timetable in force, in the order of time."""
+    if await db.get(Roster, cohort_id) is None:
+        raise NotFound
     return [SessionView.model_validate(s) for s in await store.sessions_of(db, cohort_id)]
 
 

@@ -142,6 +142,7 @@ async def test_attendance_is_of_the_sessions_own_trainer_and_the_organiser(
 
 async def test_a_coach_sees_the_own_group_and_the_organiser_all(client: httpx.AsyncClient, database: Database) -> None:
     assert (await client.get(GROUPS, headers=ORGANISER)).status_code == 404
+    assert (await client.get(f"/v1/cohorts/{STORY.cohort_id}/sessions", headers=PARTICIPANT)).status_code == 404
     await know(database, STORY)
     await group(database, STORY)
     assert [g["number"] for g in (await client.get(GROUPS, headers=ORGANISER)).json()] == [1, 2]
