@@ -36,6 +36,7 @@ D = TypeVar("D", date, datetime)
 
 BODY_BYTES = 1024 * 1024
 BODY_DEPTH = 32
+NAME_LENGTH = 100  # of a field that a caller invented, when it is told what is wrong with it
 MAX_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly
 IDEMPOTENCY_SECONDS = 86_400
 
@@ -103,11 +104,12 @@ def _failed(request: Request, failure: Exception) -> JSONResponse:
 
 
 def _unfit(request: Request, error: Exception) -> JSONResponse:
-    """A request that does not fit its schema. Names the places, never the values."""
+    """A request that does not fit its schema. Names the places, never the values; a long name is cut."""
     assert isinstance(error, RequestValidationError)
     wrong = []
     for issue in error.errors():
-        place = [str(part).replace("~", "~0").replace("/", "~1") for part in issue["loc"]]
+        names = (name if len(name) <= NAME_LENGTH else name[:NAME_LENGTH] + "…" for name in map(str, issue["loc"]))
+        place = [name.replace("~", "~0").replace("/", "~1") for name in names]
         wrong.append({"pointer": "/" + "/".join(place), "detail": issue["type"]})
     structlog.contextvars.bind_contextvars(problem="invalid-request")
     return _answer(422, "invalid-request", "The request does not fit its schema", errors=wrong[:50])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 from prometheus_client import generate_latest
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from shared.errors import Rejected, Unavailable
 from shared.http import BODY_BYTES, Asked, Db, IdempotencyKey, problems
@@ -28,6 +28,8 @@ class NoRoom(Rejected):
 
 
 class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     seats: int
     label: str = ""
 
@@ -139,6 +141,12 @@ async def test_a_body_that_does_not_fit_is_told_so(content: bytes, client: httpx
     answer = await put(client, content=content)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"].startswith("/body")
+
+
+async def test_the_name_of_an_invented_field_is_told_only_as_far_as_one_needs_it(client: httpx.AsyncClient) -> None:
+    answer = await put(client, json={"seats": 1, "x" * 100: 1, "y" * 101: 1, "~/" * 200_000: 1})
+    pointers = [error["pointer"] for error in answer.json()["errors"]]
+    assert pointers == ["/body/" + "x" * 100, "/body/" + "y" * 100 + "…", "/body/" + "~0~1" * 50 + "…"]
 
 
 async def test_a_body_beyond_the_limit_is_not_read(client: httpx.AsyncClient) -> None:
