@@ -29,9 +29,10 @@ table.numbers th { width: auto; } table.numbers td { font-variant-numeric: tabul
 figure { margin: 0; overflow-x: auto; }
 svg { display: block; width: 100%; min-width: 44rem; height: auto; }
 svg text { fill: var(--soft); font: 10px system-ui, sans-serif; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; overflow-wrap: anywhere; }
+table.numbers { overflow-wrap: normal; }
 th, td { text-align: left; padding: .4rem .6rem .4rem 0; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; width: 17rem; }
+th { font-weight: 600; width: min(17rem, 40%); }
 ul.key { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; margin: .5rem 0; }
 ul.key span { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .4rem; }
 ol.line { list-style: none; margin: 0; padding: 0; border-left: 2px solid var(--line); }

@@ -112,6 +112,16 @@ def test_it_follows_the_readers_light_or_dark_and_speaks_to_a_screen_reader(text
     assert page.found["h1"] == page.found["main"] == 1
 
 
+def test_on_a_telephone_only_the_figures_scroll_sideways(text: str) -> None:
+    outside = re.sub(r"<figure>.*?</figure>", "", text, flags=re.S)
+    style = dict(re.findall(r"([^{};]+) \{ ([^}]*)\}", outside[outside.index("<style>") : outside.index("</style>")]))
+    style = {selector.strip(): rules for selector, rules in style.items()}
+    assert "overflow-x: auto" in style["figure"] and "<svg" not in outside and 'class="numbers"' not in outside
+    fixed = {s: float(w) for s, rules in style.items() for w in re.findall(r"(?:^|[ -])width: ([\d.]+)rem", rules)}
+    assert {s for s, width in fixed.items() if width > 10 and "max-width" not in style[s]} == {"svg"}
+    assert "overflow-wrap: anywhere" in style["table"]
+
+
 def test_the_picture_has_every_day_of_the_17_weeks_once(page: Page) -> None:
     cohort = SCENARIO.cohort
     days = [t for t in page.titles if re.match(r"(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day ", t)]
