@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from services.notification import domain
-from services.notification.domain import AgencyContact, CohortPeople, Delivery, Membership, Notice, SessionPeople
+from services.notification.domain import (
+    AgencyContact,
+    CohortPeople,
+    Delivery,
+    Membership,
+    NamedCohort,
+    Notice,
+    SessionPeople,
+)
 from shared import clock
 from shared.contracts import REGISTRY, Event
-from shared.contracts.enrollment import AgencyRegistered, ParticipantEnrolled, ParticipantWithdrawn
+from shared.contracts.enrollment import AgencyRegistered, CohortOpened, ParticipantEnrolled, ParticipantWithdrawn
 from shared.contracts.scheduling import (
     LearningGroupChanged,
     LearningGroupFormed,
@@ -46,6 +54,13 @@ async def know_agency(event: AgencyRegistered, tx: Transaction) -> None:
     """Know the agency's code, by which its topic is named."""
     if await tx.load(AgencyContact, event.agency_id) is None:
         tx.save(AgencyContact(id=event.agency_id, code=event.code))
+
+
+@consumer.on(CohortOpened, reads=lambda event: (NamedCohort, event.cohort_id))
+async def know_cohort(event: CohortOpened, tx: Transaction) -> None:
+    """Know what the cohort is called."""
+    if await tx.load(NamedCohort, event.cohort_id) is None:
+        tx.save(NamedCohort(id=event.cohort_id, programme_id=event.programme_id, number=event.number, year=event.year))
 
 
 @consumer.on(ParticipantEnrolled, reads=_people_of)

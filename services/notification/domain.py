@@ -14,6 +14,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict
 
+from shared import reference
 from shared.contracts import REGISTRY, Code, Event, Id
 from shared.contracts.notification import Channel, NotificationFailed, NotificationSent, NotificationSuppressed
 from shared.domain import State
@@ -67,10 +68,10 @@ def templates() -> dict[str, Template]:
     return {name: Template.model_validate(template) for name, template in kept.items()}
 
 
-def render(template: str, facts: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Subject and text for one recipient."""
+def render(template: str, facts: Mapping[str, Any], name: str, cohort: str) -> tuple[str, str]:
+    """Subject and text for one recipient about one cohort, by the names that people use."""
     words = templates()[template]
-    known = {**facts, "name": name}
+    known = {**facts, "name": name, "cohort": cohort}
     subject = _words.from_string(words.subject).render(known)
     return " ".join(subject.split()), _words.from_string(words.text).render(known)
 
@@ -98,6 +99,39 @@ class CohortPeople(State):
     groups: dict[Id, list[Id]] = {}
     waiting: list[Id] = []
     """Notices whose recipients are not all known yet."""
+
+
+class NamedCohort(State):
+    """What a cohort is called by: programme, number and year. Its id is the cohort's."""
+
+    collection: ClassVar[str] = "named_cohorts"
+
+    programme_id: Id
+    number: int
+    year: int
+
+
+def cohort_name(cohort: NamedCohort | None) -> str:
+    """What people call the cohort, e.g. "PKP Angkatan III Tahun 2022"; "angkatan ini" while that is not known here."""
+    if cohort is None:
+        return "angkatan ini"
+    programme = reference.programmes().get(cohort.programme_id)
+    named = f"Angkatan {_roman(cohort.number)} Tahun {cohort.year}"
+    return f"{programme.code.upper()} {named}" if programme else named
+
+
+_NUMERALS = (
+    *((1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC")),
+    *((50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")),
+)
+
+
+def _roman(number: int) -> str:
+    written = ""
+    for value, numeral in _NUMERALS:
+        written += numeral * (number // value)
+        number %= value
+    return written
 
 
 class SessionPeople(State):

@@ -17,7 +17,7 @@ import aiosmtplib
 import structlog
 
 from services.notification import domain, store
-from services.notification.domain import Delivery, DeliveryStatus, Message
+from services.notification.domain import Delivery, DeliveryStatus, Message, NamedCohort
 from shared import clock
 from shared.contacts import Contact, contacts_of
 from shared.contracts import Event
@@ -74,13 +74,15 @@ async def _send(found: Sequence[Delivery], context: Context) -> None:
     people = await contacts_of(
         (d.recipient_id for d in found), enrollment_url=settings.enrollment_internal_url, tokens=context.tokens
     )
+    cohorts = await context.database.get_many(NamedCohort, {d.cohort_id for d in found if d.cohort_id is not None})
     outcomes: dict[str, str | None] = {}  # delivery → reason code of its failure, None when it left
     messages: dict[str, tuple[str, str]] = {}
     for delivery in found:
         if (person := people.get(delivery.recipient_id)) is None:
             outcomes[delivery.id] = "unknown-person"
         else:
-            messages[delivery.id] = domain.render(delivery.template, delivery.facts, person.name)
+            cohort = domain.cohort_name(cohorts.get(delivery.cohort_id or ""))
+            messages[delivery.id] = domain.render(delivery.template, delivery.facts, person.name, cohort)
             if delivery.channel is Channel.INBOX:
                 outcomes[delivery.id] = None
     interruption: Exception | None = None

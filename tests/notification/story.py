@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from shared import reference
 from shared.contracts.assessment import ModuleNotPassed, ProgrammeCompleted
 from shared.contracts.enrollment import (
     AgencyKind,
@@ -25,6 +26,7 @@ from shared.contracts.scheduling import (
 )
 from tests.support import START, days, uid
 
+PKP = reference.programme("pkp").id
 COHORT, SESSION, GROUP = uid(1, 0xC), uid(1, 0x5), uid(1, 0x6)
 
 
@@ -35,7 +37,7 @@ def agency(n: int) -> AgencyRegistered:
 def opened() -> CohortOpened:
     return CohortOpened(
         cohort_id=COHORT,
-        programme_id=uid(1),
+        programme_id=PKP,
         rule_set_version="pkp-2019.1",
         curriculum_version="pkp-2019.1",
         number=3,

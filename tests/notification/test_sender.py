@@ -20,7 +20,7 @@ from services.notification.sender import send_messages
 from shared.contracts.notification import NotificationFailed, NotificationSent, NotificationSuppressed
 from shared.mongo import Database
 from shared.service import Context, _server
-from tests.notification.story import enrolled
+from tests.notification.story import enrolled, opened
 from tests.servers import free_port
 from tests.support import KEYS, announced, deliver, service_token, settings_for, uid, until
 
@@ -105,12 +105,13 @@ async def none_left(database: Database) -> bool:
 
 
 async def test_a_message_is_sent_once_and_announced_without_its_words(world: World, database: Database) -> None:
-    await deliver(consumer, database, enrolled(1))
+    await deliver(consumer, database, opened(), enrolled(1))
     task = await sending(world)
     await until(lambda: none_left(database))
     await stopped(world, task)
     assert len(world.mailbox.messages) == 2
     text = world.mailbox.messages[0].decode()
+    assert "pendaftaran pada PKP Angkatan III Tahun 2022 telah ditetapkan" in text
     assert "Auto-Submitted: auto-generated" in text and "Message-ID: <" in text
     assert len(await database.query(Message, {})) == 2
     sent = await announced(database, NotificationSent)
