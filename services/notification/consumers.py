@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from services.notification import domain
 from services.notification.domain import (
     AgencyContact,
@@ -65,11 +67,19 @@ async def know_cohort(event: CohortOpened, tx: Transaction) -> None:
 
 @consumer.on(ParticipantEnrolled, reads=_people_of)
 async def welcome_participant(event: ParticipantEnrolled, tx: Transaction) -> None:
-    """Know the member, and tell participant and mentor."""
+    """Know the member, tell participant and mentor, and the participant what all members were told meanwhile."""
     people = await _people(tx, event.cohort_id)
-    member = Membership(participant_id=event.participant_id, mentor_id=event.mentor_id, agency_id=event.agency_id)
+    member = Membership(
+        participant_id=event.participant_id,
+        mentor_id=event.mentor_id,
+        agency_id=event.agency_id,
+        enrolled_at=event.enrolled_at,
+    )
     people = tx.save(people.but(members={**people.members, event.enrollment_id: member}))
     await _notice(event, tx)
+    for notice in (await tx.load_many(Notice, people.standing)).values():
+        if domain.belonged(member, notice):
+            await _make(notice, [member.participant_id], tx)
     await _look_again(people, tx)
 
 
@@ -120,30 +130,39 @@ async def _notice(event: Event, tx: Transaction) -> None:
     if event.type not in domain.rules():
         return
     assert tx.cause is not None
-    if not await _deliver(tx.cause.id, event, tx):
-        await tx.load(Notice, tx.cause.id)
-        tx.save(Notice(id=tx.cause.id, event_type=event.type, value=event.model_dump_json()))
-        people = await _people(tx, str(getattr(event, "cohort_id", "")))
-        tx.save(people.but(waiting=[*people.waiting, tx.cause.id]))
-
-
-async def _deliver(notice_id: str, event: Event, tx: Transaction) -> bool:
-    rule = domain.rules()[event.type]
+    if await tx.load(Notice, tx.cause.id) is not None:
+        return
     cohort_id, session_id = getattr(event, "cohort_id", None), getattr(event, "session_id", None)
-    people = await _people(tx, cohort_id) if cohort_id else CohortPeople(id=event.subject)
+    people = await _people(tx, cohort_id or event.subject)
     session = await tx.load(SessionPeople, session_id) if session_id else None
-    agency = await tx.load(AgencyContact, event.agency) if event.agency != "-" else None
+    notice = domain.notice(tx.cause.id, event, people, session, happened_at=tx.cause.time)
+    if not await _deliver(notice, people, tx):
+        tx.save(notice)
+        tx.save(people.but(waiting=[*people.waiting, notice.id]))
+    elif domain.to_members(notice):
+        tx.save(notice)
+        tx.save(people.but(standing=[*people.standing, notice.id]))
+
+
+async def _deliver(notice: Notice, people: CohortPeople, tx: Transaction) -> bool:
+    agency_id = domain.event_of(notice).agency
+    agency = await tx.load(AgencyContact, agency_id) if agency_id != "-" else None
     try:
-        told = domain.recipients(event, rule.to, people, session, agency)
+        told = domain.recipients(notice, people, agency)
     except domain.NotYetKnown:
         return False
-    made = domain.deliveries(notice_id, event, told, rule, clock.now())
+    await _make(notice, told, tx)
+    return True
+
+
+async def _make(notice: Notice, told: Iterable[str], tx: Transaction) -> None:
+    """The deliveries to these persons, where they are not made already."""
+    made = domain.deliveries(notice, told, clock.now())
     known = await tx.load_many(Delivery, [delivery.id for delivery in made])
     origin = {"correlationid": tx.cause.correlationid, "causationid": tx.cause.id} if tx.cause else {}
     for delivery in made:
         if delivery.id not in known:
             tx.save(delivery.but(**origin))
-    return True
 
 
 async def _look_again(people: CohortPeople, tx: Transaction) -> None:
@@ -151,13 +170,13 @@ async def _look_again(people: CohortPeople, tx: Transaction) -> None:
     if not people.waiting:
         return
     notices = await tx.load_many(Notice, people.waiting)
-    left = []
-    for id in people.waiting:
-        if id not in notices:
-            continue
-        if await _deliver(id, domain.event_of(notices[id]), tx):
-            tx.delete(notices[id])
-        else:
+    left, standing = [], list(people.standing)
+    for id, notice in notices.items():
+        if not await _deliver(notice, people, tx):
             left.append(id)
+        elif domain.to_members(notice):
+            standing.append(id)
+        else:
+            tx.delete(notice)
     if left != people.waiting:
-        tx.save(people.but(waiting=left))
+        tx.save(people.but(waiting=left, standing=standing))

@@ -87,6 +87,7 @@ class Membership(BaseModel):
     participant_id: Id
     mentor_id: Id
     agency_id: Id
+    enrolled_at: datetime
     active: bool = True
 
 
@@ -99,6 +100,8 @@ class CohortPeople(State):
     groups: dict[Id, list[Id]] = {}
     waiting: list[Id] = []
     """Notices whose recipients are not all known yet."""
+    standing: list[Id] = []
+    """Notices to all members: told as well to whoever held a seat by then and is heard of only later."""
 
 
 class NamedCohort(State):
@@ -153,12 +156,18 @@ class AgencyContact(State):
 
 
 class Notice(State):
-    """An event for which a rule exists, until everybody it concerns is known. Its id is the event's."""
+    """An event for which a rule exists, for as long as somebody whom it concerns may still be heard of.
+
+    Whom it concerns is settled when it happens; what arrives later only tells who they are. Its id is the event's.
+    """
 
     collection: ClassVar[str] = "notices"
 
     event_type: str
     value: str  # the event's data as it arrived; it holds no personal data
+    happened_at: datetime
+    trainer_ids: list[Id] = []
+    attendee_ids: list[Id] = []  # enrollments
 
 
 class DeliveryStatus(StrEnum):
@@ -215,40 +224,54 @@ class NotYetKnown(Exception):
     """Facts that say who the recipients are have not arrived yet."""
 
 
-def recipients(
-    event: Event,
-    audiences: Iterable[Audience],
-    people: CohortPeople,
-    session: SessionPeople | None,
-    agency: AgencyContact | None,
-) -> list[str]:
-    """The persons to be told of an event, each once. Raises `NotYetKnown`.
+def notice(
+    id: str, event: Event, people: CohortPeople, session: SessionPeople | None, *, happened_at: datetime
+) -> Notice:
+    """Settle whom an event concerns. Groups and sessions are on the topic of what is told of them: they are known."""
+    groups = session.group_ids if session else []
+    return Notice(
+        id=id,
+        event_type=event.type,
+        value=event.model_dump_json(),
+        happened_at=happened_at,
+        trainer_ids=session.trainer_ids if session else [],
+        attendee_ids=[enrollment_id for group_id in groups for enrollment_id in people.groups.get(group_id, ())],
+    )
 
-    Those who are members when the event is handled; nobody who joins later gets old mail.
+
+def recipients(notice: Notice, people: CohortPeople, agency: AgencyContact | None) -> list[str]:
+    """The persons to be told now, each once. Raises `NotYetKnown`.
+
+    Members are those who held a seat when it happened and are not known to have left; nobody who joins later gets
+    old mail.
     """
+    event = event_of(notice)
     told: list[str] = []
-    for audience in audiences:
+    for audience in rules()[notice.event_type].to:
         match audience:
             case "participant" | "mentor":
                 told.append(_person(event, audience, people))
             case "coordinators":
                 told += agency.coordinator_ids if agency else []
             case "members":
-                if not people.members:
-                    raise NotYetKnown
-                told += [m.participant_id for m in people.members.values() if m.active]
-            case "attendees" | "trainers":
-                if session is None:
-                    raise NotYetKnown
-                if audience == "trainers":
-                    told += session.trainer_ids
-                    continue
-                for group_id in session.group_ids:
-                    for enrollment_id in people.groups.get(group_id, ()):
-                        if (member := people.members.get(enrollment_id)) is None:
-                            raise NotYetKnown
-                        told += [member.participant_id] if member.active else []
+                told += [m.participant_id for m in people.members.values() if belonged(m, notice)]
+            case "trainers":
+                told += notice.trainer_ids
+            case "attendees":
+                for enrollment_id in notice.attendee_ids:
+                    if (member := people.members.get(enrollment_id)) is None:
+                        raise NotYetKnown
+                    told += [member.participant_id] if member.active else []
     return list(dict.fromkeys(told))
+
+
+def belonged(member: Membership, notice: Notice) -> bool:
+    """Whether this member is one of those whom a notice to all members concerns."""
+    return member.active and member.enrolled_at <= notice.happened_at
+
+
+def to_members(notice: Notice) -> bool:
+    return "members" in rules()[notice.event_type].to
 
 
 def _person(event: Event, audience: Audience, people: CohortPeople) -> str:
@@ -261,13 +284,14 @@ def _person(event: Event, audience: Audience, people: CohortPeople) -> str:
     return member.participant_id if audience == "participant" else member.mentor_id
 
 
-def deliveries(notice_id: str, event: Event, told: Iterable[str], rule: Rule, now: datetime) -> list[Delivery]:
+def deliveries(notice: Notice, told: Iterable[str], now: datetime) -> list[Delivery]:
     """One delivery per recipient and channel."""
+    event, rule = event_of(notice), rules()[notice.event_type]
     facts = event.model_dump(mode="json")
     return [
         Delivery(
-            id=derive("notification", "delivery", notice_id, recipient_id, channel),
-            event_id=notice_id,
+            id=derive("notification", "delivery", notice.id, recipient_id, channel),
+            event_id=notice.id,
             recipient_id=recipient_id,
             channel=channel,
             template=rule.template,

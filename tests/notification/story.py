@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 
 from shared import reference
 from shared.contracts.assessment import ModuleNotPassed, ProgrammeCompleted
@@ -17,6 +17,7 @@ from shared.contracts.enrollment import (
     WithdrawalReason,
 )
 from shared.contracts.scheduling import (
+    LearningGroupChanged,
     LearningGroupFormed,
     RescheduleReason,
     SchedulePublished,
@@ -62,7 +63,7 @@ def nominated(n: int, agency: int) -> NominationSubmitted:
     )
 
 
-def enrolled(n: int, agency: int = 1) -> ParticipantEnrolled:
+def enrolled(n: int, agency: int = 1, *, at: datetime = START) -> ParticipantEnrolled:
     return ParticipantEnrolled(
         enrollment_id=uid(n, 0xE),
         cohort_id=COHORT,
@@ -75,7 +76,7 @@ def enrolled(n: int, agency: int = 1) -> ParticipantEnrolled:
         curriculum_version="pkp-2019.1",
         roster_number=n,
         seat_source=SeatSource.DIRECT,
-        enrolled_at=START,
+        enrolled_at=at,
     )
 
 
@@ -102,6 +103,11 @@ def grouped(*numbers: int) -> LearningGroupFormed:
         examiner_id=uid(2, 0x7),
         formed_at=START,
     )
+
+
+def regrouped(*numbers: int) -> LearningGroupChanged:
+    facts = grouped(*numbers).model_dump(exclude={"formed_at"})
+    return LearningGroupChanged(**facts, changed_at=START)
 
 
 def scheduled() -> SessionScheduled:

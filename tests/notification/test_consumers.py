@@ -11,6 +11,7 @@ from services.notification import commands
 from services.notification.consumers import consumer
 from services.notification.domain import CohortPeople, Delivery, Notice
 from shared.contracts import Event
+from shared.contracts.scheduling import SchedulePublished
 from shared.mongo import Database
 from tests.notification.story import (
     COHORT,
@@ -21,10 +22,11 @@ from tests.notification.story import (
     moved,
     not_passed,
     published,
+    regrouped,
     scheduled,
     withdrawn,
 )
-from tests.support import deliver, records, uid
+from tests.support import START, days, deliver, records, uid
 
 
 async def told(database: Database, template: str) -> set[tuple[str, str]]:
@@ -49,8 +51,22 @@ async def test_replaying_a_topic_tells_nobody_again(database: Database) -> None:
 
 
 async def test_the_whole_cohort_is_told_once_of_the_timetable_but_not_those_who_left(database: Database) -> None:
-    await deliver(consumer, database, enrolled(1), enrolled(2), withdrawn(2), published(), enrolled(3))
+    await deliver(consumer, database, enrolled(1), enrolled(2), withdrawn(2), published())
     assert await told(database, "schedule-published") == {(uid(1, 0xB), "email"), (uid(1, 0xB), "inbox")}
+
+
+async def test_who_held_a_seat_is_told_of_the_timetable_whenever_the_seat_is_heard_of(database: Database) -> None:
+    joined_after = enrolled(4, at=START + days(1))
+    await deliver(consumer, database, enrolled(1), published(), enrolled(2), joined_after)
+    await deliver(consumer, database, enrolled(3))
+    assert {who for who, _ in await told(database, "schedule-published")} == {uid(n, 0xB) for n in (1, 2, 3)}
+
+
+async def test_a_moved_session_is_told_to_its_group_as_it_was_then(database: Database) -> None:
+    await deliver(consumer, database, grouped(1, 2), scheduled(), moved(), regrouped(1, 3))
+    await deliver(consumer, database, enrolled(1), enrolled(2), enrolled(3))
+    people = {uid(1, 0xB), uid(2, 0xB), uid(9, 0x7)}
+    assert {who for who, _ in await told(database, "session-rescheduled")} == people
 
 
 async def test_coordinators_are_told_about_their_agencys_people(database: Database) -> None:
@@ -92,8 +108,7 @@ async def test_whichever_topic_is_faster_the_same_people_are_told(order: list[Ev
     both, trainer = {uid(1, 0xB), uid(2, 0xB)}, uid(9, 0x7)
     assert {who for who, _ in await told(database, "session-rescheduled")} == both | {trainer}
     assert {who for who, _ in await told(database, "module-not-passed")} == {uid(1, 0xB)}
-    assert {who for who, _ in await told(database, "schedule-published")} <= both
-    assert await told(database, "schedule-published")
-    assert await database.query(Notice, {}) == []
+    assert await told(database, "schedule-published") == set(itertools.product(both, ("email", "inbox")))
+    assert [notice.event_type for notice in await database.query(Notice, {})] == [SchedulePublished.type]
     people = await database.get(CohortPeople, COHORT)
     assert people is not None and people.waiting == []
