@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from shared.errors import Rejected
 from shared.ids import derive
 
 FOLDER = Path(__file__).parent
+ATTEMPTS = 33
 Audience = Literal["participant", "mentor", "coordinators", "members", "attendees", "trainers"]
 
 
@@ -324,6 +325,17 @@ def sent(delivery: Delivery, now: datetime) -> tuple[Delivery, NotificationSent]
 def failed(delivery: Delivery, reason_code: str, now: datetime) -> tuple[Delivery, NotificationFailed]:
     changed = delivery.but(status=DeliveryStatus.FAILED, reason_code=reason_code, facts={})
     return changed, NotificationFailed(**_outcome(delivery), reason_code=reason_code, failed_at=now)
+
+
+def put_off(delivery: Delivery, now: datetime) -> tuple[Delivery, *tuple[NotificationFailed, ...]]:
+    """The mail server does not take it now: again in a minute, then in twice that, at most every four hours.
+
+    After four days (the least that RFC 5321, 4.5.4.1, asks for) it has failed.
+    """
+    tried = delivery.but(attempts=delivery.attempts + 1)
+    if tried.attempts == ATTEMPTS:
+        return failed(tried, "not-taken-in-time", now)
+    return (tried.but(not_before=now + min(timedelta(minutes=2**delivery.attempts), timedelta(hours=4))),)
 
 
 def suppressed(delivery: Delivery, reason_code: str, now: datetime) -> tuple[Delivery, NotificationSuppressed]:

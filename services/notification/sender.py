@@ -1,7 +1,8 @@
 """Sends what is due: addresses resolved at the moment of sending, the mail server asked, then the ledger marked.
 
 A crash between sending and marking sends again under the same Message-ID: at the mail server, at least once. What is
-away (enrollment, the issuer, the mail server) makes messages wait, and parks nothing.
+away (enrollment, the issuer, the mail server) makes messages wait, and parks nothing. What is refused for now is put
+off by itself: no message waits for another's recipient.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime
+from enum import Enum
 
 import aiosmtplib
 import structlog
@@ -20,7 +22,6 @@ from services.notification import domain, store
 from services.notification.domain import Delivery, DeliveryStatus, Message, NamedCohort
 from shared import clock
 from shared.contacts import Contact, contacts_of
-from shared.contracts import Event
 from shared.contracts.notification import Channel
 from shared.errors import Unavailable
 from shared.lease import Lease
@@ -32,6 +33,15 @@ POLL_SECONDS = 0.1
 INBOX_DAYS = 90
 
 log = structlog.get_logger("sender")
+
+
+class Outcome(Enum):
+    """What became of one try."""
+
+    SENT = "sent"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+    NOT_YET = "not yet"
 
 
 async def send_messages(context: Context) -> None:
@@ -75,16 +85,16 @@ async def _send(found: Sequence[Delivery], context: Context) -> None:
         (d.recipient_id for d in found), enrollment_url=settings.enrollment_internal_url, tokens=context.tokens
     )
     cohorts = await context.database.get_many(NamedCohort, {d.cohort_id for d in found if d.cohort_id is not None})
-    outcomes: dict[str, str | None] = {}  # delivery → reason code of its failure, None when it left
+    outcomes: dict[str, Outcome] = {}
     messages: dict[str, tuple[str, str]] = {}
     for delivery in found:
         if (person := people.get(delivery.recipient_id)) is None:
-            outcomes[delivery.id] = "unknown-person"
+            outcomes[delivery.id] = Outcome.UNKNOWN
         else:
             cohort = domain.cohort_name(cohorts.get(delivery.cohort_id or ""))
             messages[delivery.id] = domain.render(delivery.template, delivery.facts, person.name, cohort)
             if delivery.channel is Channel.INBOX:
-                outcomes[delivery.id] = None
+                outcomes[delivery.id] = Outcome.SENT
     interruption: Exception | None = None
     try:
         await _mail([d for d in found if d.channel is Channel.EMAIL], messages, people, outcomes, context)
@@ -99,10 +109,14 @@ async def _mail(
     deliveries: Sequence[Delivery],
     messages: Mapping[str, tuple[str, str]],
     people: Mapping[str, Contact],
-    outcomes: dict[str, str | None],
+    outcomes: dict[str, Outcome],
     context: Context,
 ) -> None:
-    """Hand the e-mails to the mail server over one connection; note each outcome as it is known."""
+    """Hand the e-mails to the mail server over one connection; note each outcome as it is known.
+
+    Raises when the connection is lost. The message in hand is put off then, too: should it be the one that the server
+    cannot bear, the others still go.
+    """
     going = [delivery for delivery in deliveries if delivery.id in messages]
     if not going:
         return
@@ -114,12 +128,17 @@ async def _mail(
             try:
                 await server.send_message(mail)
             except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPResponseException) as error:
-                codes = [r.code for r in getattr(error, "recipients", [])] or [getattr(error, "code", 0)]
-                if min(codes) < 500:
+                code = min([r.code for r in getattr(error, "recipients", [])] or [getattr(error, "code", 0)])
+                outcomes[delivery.id] = Outcome.REFUSED if code >= 500 else Outcome.NOT_YET
+                if code == aiosmtplib.SMTPStatus.domain_unavailable:  # and with it the server closes the connection
                     raise
-                outcomes[delivery.id] = "refused-by-mail-server"
+            except (aiosmtplib.SMTPNotSupported, ValueError):
+                outcomes[delivery.id] = Outcome.REFUSED  # an address that this server has no way to write
+            except (aiosmtplib.SMTPException, OSError):
+                outcomes[delivery.id] = Outcome.NOT_YET
+                raise
             else:
-                outcomes[delivery.id] = None
+                outcomes[delivery.id] = Outcome.SENT
 
 
 def _email(delivery: Delivery, subject: str, text: str, person: Contact, sender: str) -> EmailMessage:
@@ -136,7 +155,7 @@ def _email(delivery: Delivery, subject: str, text: str, person: Contact, sender:
 
 async def _mark(
     found: Sequence[Delivery],
-    outcomes: Mapping[str, str | None],
+    outcomes: Mapping[str, Outcome],
     messages: Mapping[str, tuple[str, str]],
     context: Context,
 ) -> None:
@@ -148,18 +167,18 @@ async def _mark(
         for delivery in current.values():
             if delivery.status is not DeliveryStatus.DUE:
                 continue
-            reason = outcomes[delivery.id]
             tx.correlationid, tx.causationid = delivery.correlationid, delivery.causationid
-            if reason is None and delivery.channel is Channel.INBOX:
-                tx.save(_message(delivery, *messages[delivery.id], now=clock.now()))
-            changed: tuple[Delivery, Event]
-            if reason is None:
-                changed = domain.sent(delivery, clock.now())
-            elif reason == "unknown-person":
-                changed = domain.suppressed(delivery, reason, clock.now())
-            else:
-                changed = domain.failed(delivery, reason, clock.now())
-            tx.save(*changed)
+            match outcomes[delivery.id]:
+                case Outcome.SENT:
+                    if delivery.channel is Channel.INBOX:
+                        tx.save(_message(delivery, *messages[delivery.id], now=clock.now()))
+                    tx.save(*domain.sent(delivery, clock.now()))
+                case Outcome.UNKNOWN:
+                    tx.save(*domain.suppressed(delivery, "unknown-person", clock.now()))
+                case Outcome.REFUSED:
+                    tx.save(*domain.failed(delivery, "refused-by-mail-server", clock.now()))
+                case Outcome.NOT_YET:
+                    tx.save(*domain.put_off(delivery, clock.now()))
 
     if found:
         await context.database.transaction(work)

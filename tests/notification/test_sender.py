@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,24 +14,32 @@ from aiosmtpd.smtp import SMTP
 from services.enrollment.app import service as enrollment
 from services.enrollment.commands import register_person
 from services.enrollment.domain import Person
+from services.notification import domain
 from services.notification.app import NotificationSettings
 from services.notification.consumers import consumer
 from services.notification.domain import Delivery, DeliveryStatus, Message
 from services.notification.sender import send_messages
-from shared.contracts.notification import NotificationFailed, NotificationSent, NotificationSuppressed
+from shared.contracts.notification import Channel, NotificationFailed, NotificationSent, NotificationSuppressed
 from shared.mongo import Database
 from shared.service import Context, _server
 from tests.notification.story import enrolled, opened
 from tests.servers import free_port
-from tests.support import KEYS, announced, deliver, service_token, settings_for, uid, until
+from tests.support import KEYS, START, announced, clock_at, deliver, service_token, settings_for, uid, until
 
 
 class Mailbox:
-    """A mail server's memory; it may refuse, for now or for good."""
+    """A mail server's memory; it may refuse, for now or for good, every message or one recipient's."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.answer = "250 kept"
+        self.answers: dict[str, str] = {}
+
+    async def handle_RCPT(self, server: SMTP, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        answer = self.answers.get(address, "250 go on")
+        if answer.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return answer
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:
         if self.answer.startswith("250"):
@@ -45,13 +54,17 @@ class Tokens:
         return service_token("notification", audience)["Authorization"].removeprefix("Bearer ")
 
 
+def address(kind: int) -> str:
+    """The first participant's (0xB) or mentor's (0xD)."""
+    return f"p{kind}@example.go.id"
+
+
 class World:
-    def __init__(self, context: Context, mailbox: Mailbox, mail: Any, port: int, enrollment: Any) -> None:
+    def __init__(self, context: Context, mailbox: Mailbox, mail: Any, people: Database) -> None:
         self.context = context
         self.mailbox = mailbox
         self.mail = mail
-        self.port = port
-        self.enrollment = enrollment
+        self.people = people
 
 
 @pytest.fixture
@@ -59,7 +72,7 @@ async def world(database: Database, mongo_uri: str) -> AsyncIterator[World]:
     """Enrollment as a neighbour over HTTP, a mail server, and the sender's context."""
     people = Database(mongo_uri, f"people-{id(database)}", service="enrollment")
     for n, kind in ((1, 0xB), (1, 0xD)):
-        person = Person(id=uid(n, kind), name=f"Person {n} (generated)", email=f"p{kind}@example.go.id", asked="x")
+        person = Person(id=uid(n, kind), name=f"Person {n} (generated)", email=address(kind), asked="x")
         await register_person(person, people, key="k" * 16, if_match=None)
     internal = enrollment.internal_app(people, settings_for())
     internal.state.verifier.trust(KEYS)
@@ -78,7 +91,7 @@ async def world(database: Database, mongo_uri: str) -> AsyncIterator[World]:
     )
     context = Context(database, settings, Tokens(), asyncio.Event())  # type: ignore[arg-type]
     await until(lambda: server.started)
-    yield World(context, mailbox, mail, port, server)
+    yield World(context, mailbox, mail, people)
     context.stopping.set()
     server.should_exit = True
     await serving
@@ -142,13 +155,74 @@ async def test_a_crash_between_sending_and_marking_sends_again_under_the_same_me
     assert len(await announced(database, NotificationSent)) == 4
 
 
-async def test_messages_wait_while_the_mail_server_is_busy(world: World, database: Database) -> None:
-    world.mailbox.answer = "451 try again later"
+@pytest.mark.parametrize("recipient", [address(0xB), address(0xD)])  # one of them comes first
+@pytest.mark.parametrize("answer", ["450 mailbox busy", "421 closing, come back later"])
+async def test_one_recipients_refusal_for_now_holds_up_nobody_else(
+    answer: str, recipient: str, world: World, database: Database
+) -> None:
+    world.mailbox.answers = {recipient: answer}
+    await deliver(consumer, database, enrolled(1))
+    with clock_at(START):
+        task = await sending(world)
+    (waiting,) = await until(lambda: put_off(database))
+    await until(lambda: world.mailbox.messages)
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 1 and recipient not in world.mailbox.messages[0].decode()
+    assert (waiting.attempts, waiting.not_before) == (1, START + timedelta(minutes=1))
+    world.mailbox.answers = {}
+    with clock_at(waiting.not_before):
+        task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 2
+    assert await announced(database, NotificationFailed) == []
+
+
+async def put_off(database: Database) -> list[Delivery]:
+    return await database.query(Delivery, {"status": DeliveryStatus.DUE.value, "attempts": {"$gt": 0}})
+
+
+async def test_what_the_mail_server_does_not_take_for_four_days_has_failed(world: World, database: Database) -> None:
+    await deliver(consumer, database, enrolled(1))
+    delivery, *_ = await database.query(Delivery, {"channel": Channel.EMAIL.value})
+    now = START
+    while len(tried := domain.put_off(delivery, now)) == 1:
+        delivery = tried[0]
+        assert timedelta(minutes=1) <= delivery.not_before - now <= timedelta(hours=4)
+        now = delivery.not_before
+    assert timedelta(days=4) <= now - START < timedelta(days=5)
+    last = {"$set": {"attempts": delivery.attempts}}
+    await database.collection("deliveries").update_many({"channel": Channel.EMAIL.value}, last)
+    world.mailbox.answer = "451 still busy"
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    failed = [event for _, event in await announced(database, NotificationFailed)]
+    assert [e.reason_code for e in failed if isinstance(e, NotificationFailed)] == ["not-taken-in-time"] * 2
+
+
+async def test_an_address_that_the_mail_server_cannot_write_fails_alone(world: World, database: Database) -> None:
+    world.mail.SMTP_kwargs["enable_SMTPUTF8"] = False
+    for n, kind, email in ((2, 0xB, "p\u00e9serta@example.go.id"), (2, 0xD, "mentor@example.go.id")):
+        person = Person(id=uid(n, kind), name=f"Person {n} (generated)", email=email, asked="x")
+        await register_person(person, world.people, key="k" * 16, if_match=None)
+    await deliver(consumer, database, enrolled(2))
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 1 and "mentor@example.go.id" in world.mailbox.messages[0].decode()
+    ((_, failed),) = await announced(database, NotificationFailed)
+    assert isinstance(failed, NotificationFailed) and failed.recipient_id == uid(2, 0xB)
+
+
+async def test_messages_wait_while_the_mail_server_is_away(world: World, database: Database) -> None:
+    there = world.context.settings.smtp_port
+    object.__setattr__(world.context.settings, "smtp_port", 1)
     await deliver(consumer, database, enrolled(1))
     task = await sending(world)
     await until(lambda: _partly(database))
-    assert await left(database) == 2 and world.mailbox.messages == []
-    world.mailbox.answer = "250 kept"
+    assert await left(database) == 2 and await put_off(database) == []
+    object.__setattr__(world.context.settings, "smtp_port", there)
     await until(lambda: none_left(database))
     await stopped(world, task)
     assert len(world.mailbox.messages) == 2
