@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from services.enrollment import domain
 from services.enrollment.domain import Agency, Cohort, Enrollment, Nomination, Person
 from shared import clock, reference
-from shared.contracts import Code
 from shared.contracts.enrollment import WithdrawalReason
 from shared.domain import expect_revision, same_request
 from shared.errors import NotFound, PreconditionFailed, Rejected
@@ -138,8 +137,8 @@ class Nominee(BaseModel):
 
     person_id: Id
     mentor_id: Id
-    documents: list[Code]
-    facts: dict[str, Code]
+    documents: domain.Documents
+    facts: domain.Facts
     replaces: Id | None = None
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, StringConstraints
 
 from shared.contracts import Code, Id
 from shared.contracts.enrollment import (
@@ -195,6 +195,13 @@ class NominationStatus(StrEnum):
     CONFIRMED = "confirmed"
 
 
+FactName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
+Facts = Annotated[dict[FactName, Code], Field(max_length=32)]
+"""What an agency states about a nominee, by the names under which rule sets ask for it: codes on both sides."""
+Documents = Annotated[list[Code], Field(max_length=32)]
+"""The papers that an agency holds ready, by the codes of the rule set."""
+
+
 class Nomination(State):
     """An agency's proposal of a person for a cohort; one per person and cohort."""
 
@@ -204,8 +211,8 @@ class Nomination(State):
     participant_id: Id
     agency_id: Id
     mentor_id: Id
-    documents: list[Code]
-    facts: dict[str, Code]
+    documents: Documents
+    facts: Facts
     replaces: Id | None = None
     status: NominationStatus = NominationStatus.SUBMITTED
     rule_ids: list[Code] = []

@@ -120,6 +120,29 @@ async def test_an_idempotency_key_is_for_one_request(client: httpx.AsyncClient, 
     assert uid(1, 0xB) not in str(kept)
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *({"facts": {name: "pns"}} for name in ("Budi Santoso, NIP 198001012005011001", "$where", "a.b", "", "a" * 33)),
+        {"facts": {"employment": "Budi Santoso"}},
+        {"facts": {"a" * n: "pns" for n in range(1, 33)} | {"one_more": "pns"}},
+        {"documents": ["identity-card"] * 33},
+    ],
+    ids=lambda stated: str(stated)[:40],
+)
+async def test_a_nomination_keeps_no_words_of_the_agency(
+    stated: dict[str, Any], client: httpx.AsyncClient, database: Database
+) -> None:
+    await opened(database)
+    await registered(database, 1)
+    row = {"person_id": uid(1, 0xB), "mentor_id": uid(1, 0xD), "documents": [], "facts": {}} | stated
+    body = {"agency_id": uid(1, 0xA), "nominees": [row]}
+    with clock_at(NOW):
+        answer = await client.post(f"/v1/cohorts/{COHORT}/nominations", json=body, headers=coordinator(1))
+    assert answer.status_code == 422
+    assert await database.collection("nominations").find({}).to_list(None) == []
+
+
 async def test_an_edit_needs_the_revision_that_was_seen(client: httpx.AsyncClient, database: Database) -> None:
     path = f"/v1/people/{uid(1, 0xB)}"
     first = await put(client, path, ORGANISER, PERSON)
