@@ -361,7 +361,7 @@ async def verify(nomination_id: Id, body: VerificationBody, caller: Organiser, d
 
 @router.put(
     "/v1/nominations/{nomination_id}/acceptance",
-    responses=problems(NotFound, domain.NominationNotReady),
+    responses=problems(NotFound, domain.NominationNotReady, domain.CohortNotOpen),
     tags=["nominations"],
 )
 async def accept(nomination_id: Id, caller: Organiser, db: Db) -> NominationView:

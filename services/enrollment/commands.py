@@ -263,13 +263,18 @@ async def decide_nomination(
 
 
 async def accept_nomination(nomination_id: str, database: Database) -> Nomination:
+    """Take a verified nominee. Asking twice accepts once. Raises `CohortNotOpen`, `NominationNotReady`."""
+
     async def work(tx: Transaction) -> Nomination:
         nomination = await tx.require(Nomination, nomination_id)
         if nomination.status in (domain.NominationStatus.ACCEPTED, domain.NominationStatus.CONFIRMED):
             return nomination
-        return tx.save(domain.accept(nomination))
+        cohort = await tx.require(Cohort, nomination.cohort_id)
+        tx.rely_on(cohort)
+        return tx.save(domain.accept(cohort, nomination))
 
-    return await database.transaction(work)
+    known = await database.get(Nomination, nomination_id)
+    return await database.transaction(work, key=known.cohort_id if known else None)
 
 
 async def confirm_nomination(nomination_id: str, cohort_id: str, database: Database) -> Enrollment:

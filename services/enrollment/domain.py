@@ -406,8 +406,10 @@ def verify(
     return nomination.but(status=NominationStatus.REJECTED, reason_code=code, rule_ids=rule_ids), rejected
 
 
-def accept(nomination: Nomination) -> Nomination:
-    """The organiser takes the nominee. Raises `NominationNotReady`."""
+def accept(cohort: Cohort, nomination: Nomination) -> Nomination:
+    """The organiser takes the nominee. Raises `CohortNotOpen` once it was cancelled, `NominationNotReady`."""
+    if cohort.status is CohortStatus.CANCELLED:
+        raise CohortNotOpen
     if nomination.status is not NominationStatus.VERIFIED:
         raise NominationNotReady(step=nomination.status)
     return nomination.but(status=NominationStatus.ACCEPTED)

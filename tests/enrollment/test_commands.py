@@ -21,7 +21,7 @@ from shared.contracts.enrollment import (
 )
 from shared.errors import IdTaken
 from shared.http import Idempotency
-from shared.mongo import Database
+from shared.mongo import Database, Transaction
 from tests.enrollment.story import COHORT, NOW, accepted, nominee, opened, registered
 from tests.support import announced, clock_at, uid
 
@@ -144,6 +144,35 @@ async def test_nobody_is_verified_for_a_cancelled_cohort(database: Database) -> 
         await commands.cancel_cohort(COHORT, "too-few", database)
         with pytest.raises(domain.CohortNotOpen):
             await commands.decide_nomination(row.nomination_id, domain.Decision.VERIFY, None, database)
+
+
+async def test_nobody_is_accepted_for_a_cancelled_cohort(database: Database) -> None:
+    """Nor while it is being cancelled: whoever is accepted meanwhile makes the cancellation look again."""
+    await opened(database)
+    await registered(database, 1, 2)
+    looks = 0
+    with clock_at(NOW):
+        one, two = [
+            row.nomination_id or ""
+            for n in (1, 2)
+            for row in await commands.nominate(COHORT, uid(n, 0xA), [nominee(n)], database, None)
+        ]
+        for id in (one, two):
+            await commands.decide_nomination(id, domain.Decision.VERIFY, None, database)
+
+        async def cancel(tx: Transaction) -> None:
+            nonlocal looks
+            looks += 1
+            cohort = await tx.require(Cohort, COHORT)
+            if looks == 1:
+                kept = await commands.accept_nomination(one, database)
+                assert kept.status is NominationStatus.ACCEPTED
+            tx.save(*domain.cancel_cohort(cohort, reason_code="too-few", now=NOW))
+
+        await database.transaction(cancel)
+        assert looks == 2
+        with pytest.raises(domain.CohortNotOpen):
+            await commands.accept_nomination(two, database)
 
 
 async def test_two_hundred_confirm_at_once_and_exactly_forty_get_a_seat(database: Database) -> None:
