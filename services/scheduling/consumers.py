@@ -89,7 +89,7 @@ async def cancel_timetable(event: CohortCancelled, tx: Transaction) -> None:
     roster = await _roster(tx, event.cohort_id)
     if roster.cancelled:
         return
-    tx.save(roster.but(cancelled=True))
+    roster = tx.save(roster.but(cancelled=True))
     standing = await tx.find(Session, {"cohort_id": event.cohort_id, "cancelled": False}, owner=roster)
     sessions = [session for session in standing if session.starts_at > event.cancelled_at]
     await commands.release(tx, sessions)
