@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
 from services.notification import commands, feed
 from services.notification.consumers import consumer as main
+from services.notification.domain import AgencySubscription
 from shared.cloudevents import Envelope, Record, read
-from shared.contracts import Event
+from shared.contracts import REGISTRY, Event
 from shared.inbox import Position
-from shared.mongo import Database
+from shared.mongo import Database, Transaction
 from tests.notification.story import (
     agency,
     enrolled,
@@ -24,13 +26,24 @@ from tests.notification.story import (
     opened,
     published,
     scheduled,
+    withdrawn,
 )
-from tests.support import deliver, records, uid
+from tests.support import START, deliver, records, uid
 
 
 @pytest.fixture(autouse=True)
 def nothing_filled_back() -> None:
     feed._backfilled.clear()
+
+
+@pytest.fixture
+async def other(database: Database, mongo_uri: str) -> AsyncIterator[Database]:
+    """The same database as another process sees it."""
+    other = Database(
+        mongo_uri, database.collection("x").database.name, service=database.service, driver=database.driver
+    )
+    yield other
+    await other.close()
 
 
 async def heard(database: Database, code: str) -> list[tuple[Envelope, Record]]:
@@ -103,7 +116,75 @@ async def test_no_document_is_made_for_an_agency_without_a_subscription(database
 
 
 async def test_a_parked_record_of_the_mail_rules_blocks_no_agency(database: Database) -> None:
-    assert feed.consumer.group != main.group
+    await subscribed(database, 1)
+    first, second = records(database, enrolled(1, 1), withdrawn(1, 1))
+    given = [dataclasses.replace(first, value=b"{}"), second]
+    fates = await main.receive(given, database)
+    assert (fates.parked, [letter.reason for letter in await main.parked(database)][1:]) == (2, ["behind"])
+    assert (await feed.consumer.receive(given, database)).handled == 2
+    assert names(await heard(database, "agency-1")) == ["participant-enrolled", "participant-withdrawn"]
+
+
+def test_no_agency_is_fed_from_the_restricted_topic() -> None:
+    assert feed.consumer.topics == sorted(feed.PUBLIC_TOPICS)
+    assert {cls.topic for cls in REGISTRY.values()} - set(feed.PUBLIC_TOPICS) == {"training.assessment-restricted"}
+
+
+# --- at the same moment, from two processes ----------------------------------------------------------------------
+
+Step = Callable[[Transaction], Awaitable[None]]
+
+
+def forwarding(database: Database, event: Event) -> Step:
+    (record,) = records(database, event)
+    return lambda tx: feed.forward_to_agencies(record, read(record), tx)
+
+
+async def subscribing(tx: Transaction) -> None:
+    await tx.load(AgencySubscription, uid(1, 0xA))
+    await feed.subscribe(tx.save(AgencySubscription(id=uid(1, 0xA), since=START)), tx)
+
+
+async def collide(database: Database, other: Database, slow: Step, fast: Step) -> int:
+    """`fast` begins and commits after `slow` has read and before it commits; how often `slow` had to run."""
+    runs = 0
+
+    async def work(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        await slow(tx)
+        if runs == 1:
+            await other.transaction(fast)
+
+    await database.transaction(work)
+    return runs
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unheard-of"])
+@pytest.mark.parametrize("nomination_first", [True, False])
+async def test_a_nomination_and_a_session_at_the_same_moment_see_each_other(
+    nomination_first: bool, known: bool, database: Database, other: Database
+) -> None:
+    await subscribed(database, 1)
+    if known:
+        await feed.consumer.receive(records(database, opened()), database)
+    steps = forwarding(database, nominated(1, 1)), forwarding(database, scheduled())
+    slow, fast = steps if nomination_first else reversed(steps)
+    assert await collide(database, other, slow, fast) == 2
+    told = names(await heard(database, "agency-1"))
+    assert sorted(told) == ["cohort-opened"] * known + ["nomination-submitted", "session-scheduled"]
+
+
+@pytest.mark.parametrize("subscription_first", [True, False])
+async def test_a_subscription_and_a_session_at_the_same_moment_see_each_other(
+    subscription_first: bool, database: Database, other: Database
+) -> None:
+    await deliver(main, database, agency(1))
+    await feed.consumer.receive(records(database, opened(), nominated(1, 1)), database)
+    steps = subscribing, forwarding(database, scheduled())
+    slow, fast = steps if subscription_first else reversed(steps)
+    assert await collide(database, other, slow, fast) == 2
+    assert names(await heard(database, "agency-1")) == ["cohort-opened", "session-scheduled"]
 
 
 STORY: list[Event] = [
