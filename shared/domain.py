@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,9 +42,18 @@ def same_request(known: str, asked: str) -> None:
         raise IdTaken
 
 
-def expect_revision(state: State, if_match: int | None) -> None:
-    """The caller edits the revision it has seen. Raises `PreconditionFailed` when that is no longer the current one."""
-    if if_match is not None and state.revision != if_match:
+Seen = int | Literal["*"] | None
+"""The revision that a caller says it has seen: `*` is whichever there is, None says nothing."""
+
+
+def expect_revision(state: State | None, if_match: Seen) -> None:
+    """The caller edits the revision it has seen. Raises `PreconditionFailed` when that is not the current one, or
+
+    when there is none (RFC 9110, 13.1.1).
+    """
+    if if_match is not None and state is None:
+        raise PreconditionFailed
+    if state is not None and if_match not in (None, "*", state.revision):
         raise PreconditionFailed(revision=state.revision)
 
 

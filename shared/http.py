@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import clock, identity
-from shared.domain import State
+from shared.domain import Seen, State
 from shared.errors import Failure, Rejected, Unavailable
 from shared.ids import Id, derive
 from shared.metrics import REQUESTS
@@ -370,15 +370,17 @@ class MalformedPrecondition(Failure):
     status: ClassVar[int] = 400
 
 
-def _if_match(if_match: Annotated[str | None, Header()] = None) -> int | None:
-    if if_match is None or if_match.strip() == "*":
+def _if_match(if_match: Annotated[str | None, Header()] = None) -> Seen:
+    if if_match is None:
         return None
+    if if_match.strip() == "*":
+        return "*"
     if (match := re.fullmatch(r'\s*(?:W/)?"(\d{1,15})"\s*', if_match)) is None:
         raise MalformedPrecondition
     return int(match[1])
 
 
-IfMatch = Annotated[int | None, Depends(_if_match)]
+IfMatch = Annotated[Seen, Depends(_if_match)]
 """The revision that the caller has seen, if it said so."""
 
 

@@ -14,8 +14,8 @@ from services.enrollment import domain
 from services.enrollment.domain import Agency, Cohort, Enrollment, Nomination, Person
 from shared import clock, reference
 from shared.contracts.enrollment import WithdrawalReason
-from shared.domain import expect_revision, same_request
-from shared.errors import NotFound, PreconditionFailed, Rejected
+from shared.domain import Seen, expect_revision, same_request
+from shared.errors import NotFound, Rejected
 from shared.http import Idempotency
 from shared.ids import Id, derive
 from shared.mongo import Database, Transaction
@@ -37,7 +37,7 @@ async def register_agency(agency: Agency, database: Database) -> Agency:
     return await database.transaction(work)
 
 
-async def register_person(person: Person, database: Database, *, key: str, if_match: int | None) -> Person:
+async def register_person(person: Person, database: Database, *, key: str, if_match: Seen) -> Person:
     """Register a person, or change name, address or zone of one. Raises `PersonKnown`, `PreconditionFailed`.
 
     The number's own digest is keyed, so that nobody who reads the database can try numbers out.
@@ -57,8 +57,7 @@ async def register_person(person: Person, database: Database, *, key: str, if_ma
             expect_revision(known, if_match)
             changes = {name: getattr(person, name) for name in ("name", "email", "zone", "asked")}
             return tx.save(known.but(**changes))
-        if if_match is not None:
-            raise PreconditionFailed
+        expect_revision(None, if_match)
         if number_id is not None:
             if await tx.load(domain.PersonNumber, number_id):
                 raise domain.PersonKnown

@@ -24,17 +24,18 @@ from services.scheduling.solver.placement import NoPlacement
 from services.scheduling.solver.problem import Placement, Problem
 from shared import clock, reference
 from shared.contracts.scheduling import AttendanceStatus, ModulePlan, RescheduleReason, SessionMode
-from shared.domain import expect_revision, same_request
+from shared.domain import Seen, expect_revision, same_request
 from shared.mongo import Database, Transaction
 
 
-async def register_trainer(trainer: Trainer, database: Database, if_match: int | None) -> Trainer:
+async def register_trainer(trainer: Trainer, database: Database, if_match: Seen) -> Trainer:
     """For which modules a person may be assigned, and when not. Raises `PreconditionFailed`."""
 
     async def work(tx: Transaction) -> Trainer:
-        if (known := await tx.load(Trainer, trainer.id)) is None:
-            return tx.save(trainer)
+        known = await tx.load(Trainer, trainer.id)
         expect_revision(known, if_match)
+        if known is None:
+            return tx.save(trainer)
         if (known.modules, known.unavailable) == (trainer.modules, trainer.unavailable):
             return known
         return tx.save(known.but(modules=trainer.modules, unavailable=trainer.unavailable))
@@ -42,13 +43,14 @@ async def register_trainer(trainer: Trainer, database: Database, if_match: int |
     return await database.transaction(work)
 
 
-async def register_room(room: Room, database: Database, if_match: int | None) -> Room:
+async def register_room(room: Room, database: Database, if_match: Seen) -> Room:
     """A room or virtual room and its seats. Raises `PreconditionFailed`."""
 
     async def work(tx: Transaction) -> Room:
-        if (known := await tx.load(Room, room.id)) is None:
-            return tx.save(room)
+        known = await tx.load(Room, room.id)
         expect_revision(known, if_match)
+        if known is None:
+            return tx.save(room)
         if (known.kind, known.seats) == (room.kind, room.seats):
             return known
         return tx.save(known.but(kind=room.kind, seats=room.seats))
@@ -314,7 +316,7 @@ async def release(tx: Transaction, sessions: Sequence[Session]) -> None:
 
 
 async def reschedule(
-    session_id: str, starts_at: datetime, reason_code: RescheduleReason, if_match: int | None, database: Database
+    session_id: str, starts_at: datetime, reason_code: RescheduleReason, if_match: Seen, database: Database
 ) -> Session:
     """Hold one session at another time; the checker must find nothing in the whole plan that was not wrong before.
 

@@ -152,11 +152,14 @@ async def test_an_edit_needs_the_revision_that_was_seen(client: httpx.AsyncClien
     odd = await put(client, path, ORGANISER, PERSON, **{"If-Match": "yesterday"})
     assert (changed.status_code, late.status_code, odd.status_code) == (200, 412, 400)
     assert (await client.get(path, headers=ORGANISER)).json()["email"] == "new@example.go.id"
+    whichever = await put(client, path, ORGANISER, PERSON | {"email": "newest@example.go.id"}, **{"If-Match": "*"})
+    assert (whichever.status_code, whichever.json()["email"]) == (200, "newest@example.go.id")
 
 
-async def test_an_edit_of_what_is_not_there_creates_nothing(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("seen", ['"1"', "*"])
+async def test_an_edit_of_what_is_not_there_creates_nothing(seen: str, client: httpx.AsyncClient) -> None:
     path = f"/v1/people/{uid(1, 0xB)}"
-    assert (await put(client, path, ORGANISER, PERSON, **{"If-Match": '"1"'})).status_code == 412
+    assert (await put(client, path, ORGANISER, PERSON, **{"If-Match": seen})).status_code == 412
     assert (await client.get(path, headers=ORGANISER)).status_code == 404
 
 

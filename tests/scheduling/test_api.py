@@ -241,6 +241,15 @@ async def test_a_draft_is_made_by_an_id_of_the_clients_own(client: httpx.AsyncCl
     assert shown.json() == first.json()
 
 
+@pytest.mark.parametrize("seen", ['"1"', "*"])
+async def test_an_edit_of_what_nobody_registered_registers_nothing(seen: str, client: httpx.AsyncClient) -> None:
+    bodies = {f"/v1/trainers/{uid(1, 7)}": {"modules": []}, f"/v1/rooms/{uid(1, 8)}": {"kind": "virtual", "seats": 9}}
+    for path, body in bodies.items():
+        assert (await client.put(path, json=body, headers=ORGANISER | {"If-Match": seen})).status_code == 412
+        assert (await client.put(path, json=body, headers=ORGANISER)).status_code == 200
+        assert (await client.put(path, json=body, headers=ORGANISER | {"If-Match": "*"})).status_code == 200
+
+
 async def test_a_session_is_moved_by_the_edition_that_was_seen(client: httpx.AsyncClient, database: Database) -> None:
     await staff(database)
     session = of_module(await published(database, STORY), "manajemen-mutu")[1]
