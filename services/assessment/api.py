@@ -197,8 +197,8 @@ async def register_project(
     """Register one's change project. Asking again is answered 200."""
     record, _ = await _known_record(body.enrollment_id, db)
     be_one_of(caller, record.participant_id)
-    response.status_code = 200 if await db.get(ChangeProject, project_id) else 201
-    kept = await commands.register_project(project_id, body.enrollment_id, body.theme, asked, db)
+    kept, new = await commands.register_project(project_id, body.enrollment_id, body.theme, asked, db)
+    response.status_code = 201 if new else 200
     return ProjectView.model_validate(kept)
 
 

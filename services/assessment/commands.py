@@ -131,19 +131,22 @@ async def mark_attempt(
 
 async def register_project(
     project_id: str, enrollment_id: str, theme: str, asked: str, database: Database
-) -> ChangeProject:
-    """Register a participant's change project. Asking twice registers once. Raises `ProjectExists`, `MarksLocked`."""
+) -> tuple[ChangeProject, bool]:
+    """Register a participant's change project; and whether it is new. Asking twice registers once.
 
-    async def work(tx: Transaction) -> ChangeProject:
+    Raises `ProjectExists`, `IdTaken`, `NotFound`.
+    """
+
+    async def work(tx: Transaction) -> tuple[ChangeProject, bool]:
         if known := await tx.load(ChangeProject, project_id):
             same_request(known.asked, asked)
-            return known
+            return known, False
         record = await tx.require(Record, enrollment_id)
         tx.rely_on(await _cohort(tx, record.cohort_id))
         if record.project_id is not None:
             raise domain.ProjectExists(project_id=record.project_id)
         tx.save(record.but(project_id=project_id))
-        return tx.save(
+        project = tx.save(
             ChangeProject(
                 id=project_id,
                 cohort_id=record.cohort_id,
@@ -154,6 +157,7 @@ async def register_project(
                 asked=asked,
             )
         )
+        return project, True
 
     return await database.transaction(work)
 

@@ -63,9 +63,9 @@ async def register_agency(
     agency_id: ClientId, body: AgencyBody, asked: Asked, caller: Organiser, response: Response, db: Db
 ) -> AgencyView:
     """Register an agency. Its code is for life and never used again. Asking again is answered 200."""
-    response.status_code = 200 if await db.get(Agency, agency_id) else 201
-    agency = Agency(id=agency_id, asked=asked, **body.model_dump())
-    return AgencyView.model_validate(await commands.register_agency(agency, db))
+    kept, new = await commands.register_agency(Agency(id=agency_id, asked=asked, **body.model_dump()), db)
+    response.status_code = 201 if new else 200
+    return AgencyView.model_validate(kept)
 
 
 @router.get("/v1/agencies/{agency_id}", responses=problems(NotFound), tags=["agencies"])
@@ -130,12 +130,12 @@ async def register_person(
     db: Db,
 ) -> PersonView:
     """Register a person; with If-Match, change name, address or zone. A coordinator only for the own agency."""
-    response.status_code = 200 if await db.get(Person, person_id) else 201
     if not caller.has(Role.ORGANISER):
         act_for_agency(caller, body.agency_id or "")
     person = Person(id=person_id, asked=asked, **body.model_dump())
     key = request.app.state.settings.installation_key.get_secret_value()
-    kept = await commands.register_person(person, db, key=key, if_match=if_match)
+    kept, new = await commands.register_person(person, db, key=key, if_match=if_match)
+    response.status_code = 201 if new else 200
     response.headers["ETag"] = etag(kept)
     return PersonView.model_validate(kept)
 
@@ -212,8 +212,9 @@ async def open_cohort(
     cohort_id: ClientId, body: CohortBody, asked: Asked, caller: Organiser, response: Response, db: Db
 ) -> CohortView:
     """Open a cohort for nomination. Asking again is answered 200."""
-    response.status_code = 200 if await db.get(Cohort, cohort_id) else 201
-    return _cohort(await commands.open_cohort(Cohort(id=cohort_id, asked=asked, **body.model_dump()), db))
+    kept, new = await commands.open_cohort(Cohort(id=cohort_id, asked=asked, **body.model_dump()), db)
+    response.status_code = 201 if new else 200
+    return _cohort(kept)
 
 
 @router.get("/v1/cohorts/{cohort_id}", responses=problems(NotFound), tags=["cohorts"])

@@ -21,25 +21,26 @@ from shared.ids import Id, derive
 from shared.mongo import Database, Transaction
 
 
-async def register_agency(agency: Agency, database: Database) -> Agency:
-    """Asking twice registers once. Raises `AgencyCodeTaken`, `IdTaken`."""
+async def register_agency(agency: Agency, database: Database) -> tuple[Agency, bool]:
+    """The agency, and whether it is new. Asking twice registers once. Raises `AgencyCodeTaken`, `IdTaken`."""
 
-    async def work(tx: Transaction) -> Agency:
+    async def work(tx: Transaction) -> tuple[Agency, bool]:
         if known := await tx.load(Agency, agency.id):
             same_request(known.asked, agency.asked)
-            return known
+            return known, False
         code_id = derive("enrollment", "agency-code", agency.code)
         if await tx.load(domain.AgencyCode, code_id):
             raise domain.AgencyCodeTaken
         tx.save(domain.AgencyCode(id=code_id, agency_id=agency.id))
-        return tx.save(agency, domain.register(agency, clock.now()))
+        return tx.save(agency, domain.register(agency, clock.now())), True
 
     return await database.transaction(work)
 
 
-async def register_person(person: Person, database: Database, *, key: str, if_match: Seen) -> Person:
-    """Register a person, or change name, address or zone of one. Raises `PersonKnown`, `PreconditionFailed`.
+async def register_person(person: Person, database: Database, *, key: str, if_match: Seen) -> tuple[Person, bool]:
+    """Register a person, or change name, address or zone of one; and whether the person is new.
 
+    Raises `PersonKnown`, `IdTaken`, `PreconditionFailed`.
     The number's own digest is keyed, so that nobody who reads the database can try numbers out.
     """
     number_id = None
@@ -47,40 +48,40 @@ async def register_person(person: Person, database: Database, *, key: str, if_ma
         digest = hmac.new(key.encode(), b"nip|" + person.nip.encode(), hashlib.sha256).hexdigest()
         number_id = derive("enrollment", "person-number", digest)
 
-    async def work(tx: Transaction) -> Person:
+    async def work(tx: Transaction) -> tuple[Person, bool]:
         known = await tx.load(Person, person.id)
         if known is not None:
             if known.asked == person.asked:
-                return known
+                return known, False
             if if_match is None or (known.nip, known.agency_id) != (person.nip, person.agency_id):
                 same_request(known.asked, person.asked)
             expect_revision(known, if_match)
             changes = {name: getattr(person, name) for name in ("name", "email", "zone", "asked")}
-            return tx.save(known.but(**changes))
+            return tx.save(known.but(**changes)), False
         expect_revision(None, if_match)
         if number_id is not None:
             if await tx.load(domain.PersonNumber, number_id):
                 raise domain.PersonKnown
             tx.save(domain.PersonNumber(id=number_id, person_id=person.id))
-        return tx.save(person)
+        return tx.save(person), True
 
     return await database.transaction(work)
 
 
-async def open_cohort(cohort: Cohort, database: Database) -> Cohort:
-    """Open a cohort on a programme and rule set of the reference data. Asking twice opens once."""
+async def open_cohort(cohort: Cohort, database: Database) -> tuple[Cohort, bool]:
+    """Open a cohort on a programme and rule set of the reference data; and whether it is new. Twice opens once."""
     programme, rules = _rules(cohort)
 
-    async def work(tx: Transaction) -> Cohort:
+    async def work(tx: Transaction) -> tuple[Cohort, bool]:
         if known := await tx.load(Cohort, cohort.id):
             same_request(known.asked, cohort.asked)
-            return known
+            return known, False
         number_id = derive("enrollment", "cohort-number", cohort.programme_id, cohort.year, cohort.number)
         if await tx.load(domain.CohortNumber, number_id):
             raise domain.CohortNumberTaken
         event = domain.open_cohort(cohort, rules, programme_code=programme.code, now=clock.now())
         tx.save(domain.CohortNumber(id=number_id, cohort_id=cohort.id))
-        return tx.save(cohort, event)
+        return tx.save(cohort, event), True
 
     return await database.transaction(work)
 

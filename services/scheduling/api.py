@@ -205,8 +205,9 @@ async def draft(
 
     Asking again is answered 200 with the draft as it stands.
     """
-    response.status_code = 200 if await db.get(Schedule, schedule_id) else 201
-    return ScheduleView.model_validate(await commands.draft(schedule_id, body.cohort_id, asked, db))
+    kept, new = await commands.draft(schedule_id, body.cohort_id, asked, db)
+    response.status_code = 201 if new else 200
+    return ScheduleView.model_validate(kept)
 
 
 @router.get("/v1/schedules/{schedule_id}", responses=problems(NotFound), tags=["schedules"])

@@ -141,15 +141,15 @@ async def _problem(roster: Roster, grid: timetable.Grid, database: Database, *, 
     return timetable.problem(grid, size=size, trainers=trainers, rooms=rooms, taken=taken)
 
 
-async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database) -> Schedule:
-    """Place the cohort's curriculum into dated sessions, as a draft that reserves nothing yet.
+async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database) -> tuple[Schedule, bool]:
+    """Place the cohort's curriculum into dated sessions, as a draft that reserves nothing yet; and whether it is new.
 
     Raises `CalendarUnknown`, `DoesNotFit`, `NobodyQualified`, `NoRoomLargeEnough` or `NotPlaceable`, each with what
     is missing.
     """
     if known := await database.get(Schedule, schedule_id):
         same_request(known.asked, asked)
-        return known
+        return known, False
     roster = await database.get(Roster, cohort_id)
     if roster is None or roster.starts_on is None or roster.curriculum_version is None:
         raise domain.CohortUnknown
@@ -193,11 +193,11 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
         asked=asked,
     )
 
-    async def work(tx: Transaction) -> Schedule:
+    async def work(tx: Transaction) -> tuple[Schedule, bool]:
         if known := await tx.load(Schedule, schedule_id):
             same_request(known.asked, asked)
-            return known
-        return tx.save(schedule)
+            return known, False
+        return tx.save(schedule), True
 
     return await database.transaction(work)
 

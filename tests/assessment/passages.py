@@ -47,7 +47,7 @@ async def present(
     """A change project from registration to its result seminar."""
     with clock_at(AFTER):
         id = project_id(story, i)
-        kept = await commands.register_project(id, story.enrollment(i), "public-service", "asked", database)
+        kept, _ = await commands.register_project(id, story.enrollment(i), "public-service", "asked", database)
         kept = await commands.consent(id, database)
         for stage in ProjectStage:
             scores = rubric(stage, (marks or {}).get(stage, "80"))

@@ -225,9 +225,9 @@ async def test_a_change_project_goes_from_its_plan_over_consent_to_two_seminars(
 async def test_a_participant_has_one_project_and_asking_twice_registers_once(database: Database) -> None:
     story = Story()
     await attend(database, story)
-    first = await commands.register_project(uid(1, 30), story.enrollment(1), "public-service", "asked", database)
-    again = await commands.register_project(uid(1, 30), story.enrollment(1), "public-service", "asked", database)
-    assert same([again], [first])
+    one = uid(1, 30), story.enrollment(1), "public-service", "asked", database
+    (first, new), (again, new_again) = await asyncio.gather(*(commands.register_project(*one) for _ in range(2)))
+    assert same([again], [first]) and {new, new_again} == {True, False}
     with pytest.raises(IdTaken):
         await commands.register_project(uid(1, 30), story.enrollment(2), "public-service", "other", database)
     with pytest.raises(domain.ProjectExists):

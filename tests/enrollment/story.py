@@ -61,7 +61,7 @@ def nomination(number: int, **changes: Any) -> Nomination:
 
 async def opened(database: Database, **changes: Any) -> Cohort:
     with clock_at(NOW):
-        return await commands.open_cohort(cohort(**changes), database)
+        return (await commands.open_cohort(cohort(**changes), database))[0]
 
 
 async def registered(database: Database, *numbers: int) -> None:

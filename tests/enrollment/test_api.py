@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -58,6 +59,19 @@ async def test_an_agency_is_registered_once_and_the_same_request_answers_the_sam
     assert (first.status_code, again.status_code, other.status_code) == (201, 200, 409)
     assert first.json() == again.json()
     assert other.json()["type"].endswith("#id-taken")
+
+
+async def test_of_two_who_register_the_same_at_once_one_is_told_that_it_is_new(client: httpx.AsyncClient) -> None:
+    bodies = {
+        f"/v1/agencies/{uid(1, 0xA)}": AGENCY,
+        f"/v1/people/{uid(1, 0xB)}": PERSON,
+        f"/v1/cohorts/{COHORT}": cohort_body(),
+    }
+    with clock_at(NOW):
+        for path, body in bodies.items():
+            answers = await asyncio.gather(*(put(client, path, ORGANISER, body) for _ in range(4)))
+            assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+            assert len({answer.text for answer in answers}) == 1
 
 
 async def test_a_personnel_number_as_id_is_refused(client: httpx.AsyncClient) -> None:

@@ -152,7 +152,7 @@ async def group(database: Database, story: Story) -> list[LearningGroup]:
 
 
 async def draft(database: Database, story: Story) -> Schedule:
-    return await commands.draft(story.schedule_id, story.cohort_id, "asked", database)
+    return (await commands.draft(story.schedule_id, story.cohort_id, "asked", database))[0]
 
 
 async def published(database: Database, *stories: Story) -> list[Session]:

@@ -128,8 +128,10 @@ async def test_the_same_draft_twice_is_one_and_another_under_its_id_is_refused(d
     await know(database, story)
     await know(database, other)
     with clock_at(BEFORE):
-        first, again = await asyncio.gather(draft(database, story), draft(database, story))
+        asked = [commands.draft(story.schedule_id, story.cohort_id, "asked", database) for _ in range(2)]
+        (first, new), (again, new_again) = await asyncio.gather(*asked)
         assert first.sessions == again.sessions and first.version == again.version == 1
+        assert {new, new_again} == {True, False}
         with pytest.raises(IdTaken):
             await commands.draft(story.schedule_id, other.cohort_id, "otherwise", database)
 
@@ -266,7 +268,7 @@ async def test_of_two_drafts_of_a_cohort_published_at_once_one_is_in_force(
     await staff(database, trainers=12)
     await ready(database, story)
     with clock_at(BEFORE):
-        second = await commands.draft(uid(77, 2), story.cohort_id, "asked", database)
+        second, _ = await commands.draft(uid(77, 2), story.cohort_id, "asked", database)
         answers = await asyncio.gather(
             attempt(commands.publish(story.schedule_id, database)), attempt(commands.publish(second.id, elsewhere))
         )
@@ -280,7 +282,7 @@ async def test_a_cohort_has_one_timetable_in_force(database: Database) -> None:
     await staff(database)
     await ready(database, story)
     with clock_at(BEFORE):
-        second = await commands.draft(uid(77, 2), story.cohort_id, "asked", database)
+        second, _ = await commands.draft(uid(77, 2), story.cohort_id, "asked", database)
         await commands.publish(story.schedule_id, database)
         with pytest.raises(domain.AlreadyPublished) as refusal:
             await commands.publish(second.id, database)
