@@ -14,11 +14,12 @@ from aiosmtpd.smtp import SMTP
 from services.enrollment.app import service as enrollment
 from services.enrollment.commands import register_person
 from services.enrollment.domain import Person
-from services.notification import domain
+from services.notification import domain, store
 from services.notification.app import NotificationSettings
 from services.notification.consumers import consumer
 from services.notification.domain import Delivery, DeliveryStatus, Message
 from services.notification.sender import send_messages
+from shared import clock, personal
 from shared.contracts.notification import Channel, NotificationFailed, NotificationSent, NotificationSuppressed
 from shared.mongo import Database
 from shared.service import Context, _server
@@ -132,6 +133,23 @@ async def test_a_message_is_sent_once_and_announced_without_its_words(world: Wor
     assert all("generated" not in event.model_dump_json() for _, event in sent)
     kept = await database.collection("deliveries").find({}).to_list(None)
     assert "example.go.id" not in str(kept) and "generated" not in str(kept)
+
+
+async def test_a_message_lies_in_the_inbox_for_as_long_as_the_list_of_personal_data_says(
+    world: World, database: Database
+) -> None:
+    (listed,) = [c for c in personal.COLLECTIONS if (c.service, c.collection) == ("notification", "messages")]
+    days = timedelta(days=int(listed.retention.removesuffix(" days")))
+    await database.ensure(store.INDEXES)
+    index = (await database.collection(Message.collection).index_information())["retention"]
+    assert (index["key"], index["expireAfterSeconds"]) == ([("kept_until", 1)], 0)
+    await deliver(consumer, database, enrolled(1))
+    before = clock.real_now()
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    for message in await database.query(Message, {}):
+        assert before + days <= message.kept_until <= clock.real_now() + days
 
 
 async def test_a_crash_between_sending_and_marking_sends_again_under_the_same_message_id(
