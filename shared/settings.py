@@ -122,8 +122,6 @@ class Settings(BaseSettings):
     """How long a worker that vanished keeps the others from publishing in its place."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log lines that are written."""
-    gateway_url: str = ""
-    """Address of the gateway as its callers see it."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

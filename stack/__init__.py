@@ -319,13 +319,12 @@ class Stack:
             "CLIENT_ID": service,
             "CLIENT_SECRET": kept["clients"][service],
             "INSTALLATION_KEY": kept["installation_key"],
-            "GATEWAY_URL": endpoints["gateway"],
             "INSTANCE": "embedded",
             "LOG_LEVEL": os.environ.get("LOG_LEVEL", "INFO"),
         }
         contacts = {"ENROLLMENT_INTERNAL_URL": endpoints["services"]["enrollment"]["internal"]}
         if service == "assessment":
-            settings |= contacts | {"CERTIFICATE_KEY": kept["certificate_key"], "PUBLIC_URL": endpoints["gateway"]}
+            settings |= contacts | {"CERTIFICATE_KEY": kept["certificate_key"]}
         if service == "notification":
             host, _, port = endpoints["mail"]["smtp"].partition(":")
             settings |= contacts | {

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 import httpx
 import pytest
 
-from stack import NEIGHBOURS, PROJECT, SERVICES, Missing, NotStarted, Stack, broker
+from stack import _PASSED_ON, NEIGHBOURS, PROJECT, SERVICES, Missing, NotStarted, Stack, _plain_environment, broker
 
 
 def command(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -188,6 +189,16 @@ def test_each_service_gets_its_own_settings_and_no_other(stack: Stack) -> None:
     for secret in ("KAFKA_PASSWORD", "CLIENT_SECRET", "MONGO_URI"):
         assert len({settings[secret] for settings in found.values()}) == len(SERVICES)
     assert len({settings["INSTALLATION_KEY"] for settings in found.values()}) == 1
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_that_is_given_is_known_and_every_known_one_has_an_effect(service: str, stack: Stack) -> None:
+    known = set(import_module(f"services.{service}.app").service.settings.model_fields)
+    given = set(stack.environment(service, admin=True)) - set(_plain_environment()) - set(_PASSED_ON)
+    assert {name.lower() for name in given} <= known
+    folders = (PROJECT / "shared", PROJECT / "services" / service)
+    source = "".join(file.read_text() for folder in folders for file in folder.rglob("*.py"))
+    assert {name for name in known if re.search(rf"\b(self|settings)\.{name}\b", source) is None} == set()
 
 
 def test_an_emptied_stack_keeps_its_secrets_and_ports_and_nothing_that_was_played(stack: Stack) -> None:
