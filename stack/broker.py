@@ -125,7 +125,7 @@ def format_storage(libs: Path, folder: Path, blank: Path, cluster_id: str, users
         asked = folder / "format.arguments"
         scram = [f"--add-scram\nSCRAM-SHA-512=[name={name},password={secret}]\n" for name, secret in users.items()]
         write_private(asked, "".join(scram))
-        tool = [*java(libs, "-Xmx256m"), "kafka.tools.StorageTool", "format", "-t", cluster_id]
+        tool = [*java(libs, "-Xmx256m"), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
         done = subprocess.run(
             [*tool, "-c", str(folder / "server.properties"), f"@{asked}"], capture_output=True, text=True, check=False
         )
