@@ -132,7 +132,8 @@ class _Row:
     value: bytes | None
 
     def size(self) -> int:
-        return len(self.value or b"") + sum(len(k) + len(v or b"") for k, v in self.headers) + 64
+        """About as many bytes as it takes inside its document, where every header is an array of its own."""
+        return len(self.value or b"") + sum(len(k) + len(v or b"") + 32 for k, v in self.headers) + 128
 
 
 @dataclass(slots=True)

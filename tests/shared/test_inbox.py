@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
+from shared import broker
 from shared.cloudevents import Record
 from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
 from shared.domain import State
-from shared.errors import Rejected, Unavailable
+from shared.errors import Contended, Rejected, Unavailable
 from shared.inbox import INDEXES, Consumer, dead_letters
 from shared.mongo import Database, Transaction
 from tests.shared.sample import COHORT, confirmed, enrolled
@@ -35,10 +39,13 @@ class World:
         self.refused: set[int] = set()
         self.broken: set[int] = set()
         self.runs = 0
+        self.transactions: list[Transaction] = []
 
         @self.consumer.on(ParticipantEnrolled, reads=lambda event: (Roster, event.cohort_id))
         async def seat(event: ParticipantEnrolled, tx: Transaction) -> None:
             self.runs += 1
+            if tx not in self.transactions:
+                self.transactions.append(tx)
             if event.roster_number in self.refused:
                 raise Unwelcome
             if event.roster_number in self.broken:
@@ -153,6 +160,80 @@ async def test_an_operator_may_give_a_record_up(world: World, database: Database
     assert await database.collection("blocks").find({}).to_list(None) == []
     world.refused = set()
     assert (await deliver(world.consumer, database, enrolled(1))).handled == 1
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_hundred_records_share_a_transaction_and_one_look_at_each_kind_of_state(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+    collection = Database.collection
+
+    def counting(self: Database, name: str) -> Any:
+        asked[name] += 1
+        return collection(self, name)
+
+    given = records(database, *(enrolled(n, cohort_id=uid(n % 5, 0xC)) for n in range(101)))
+    monkeypatch.setattr(Database, "collection", counting)
+    assert (await world.consumer.receive(given[:100], database)).handled == 100
+    assert (len(world.transactions), asked["rosters"]) == (1, 2), "five rosters: read once, written once"
+    assert (await world.consumer.receive(given, database)).handled == 1
+    assert len(world.transactions) == 2
+
+
+async def test_a_batch_that_takes_long_is_committed_in_parts(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.inbox.BATCH_SECONDS", -1.0)  # every handler takes longer
+    given = records(database, enrolled(1), confirmed(1), enrolled(2), enrolled(3), confirmed(2))
+    fates = await world.consumer.receive([*given, given[0]], database)
+    assert (fates.handled, fates.ignored, fates.duplicate) == (3, 2, 1)
+    assert await seated(database) == [1, 2, 3]
+    assert len(world.transactions) == 3
+
+
+async def test_a_record_whose_state_is_fought_over_waits_alone_and_is_never_parked(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch meets conflicts, is halved without counting an attempt, and only the record concerned comes again."""
+    monkeypatch.setattr("shared.inbox.IN_PLACE_SECONDS", 0.05)
+    monkeypatch.setattr("shared.inbox.ALONE_SECONDS", 1.0)
+    free = [enrolled(n, cohort_id=uid(n, 0xC)) for n in range(2, 5)]
+    given = records(database, *free, enrolled(9))
+    await deliver(world.consumer, database, enrolled(1))
+    written, enough = asyncio.Event(), asyncio.Event()
+
+    async def hold(tx: Transaction) -> None:
+        roster = await tx.require(Roster, COHORT)
+        tx.save(roster.but(seated=[*roster.seated, 8]))
+        await tx.find(Roster, {"_id": COHORT}, owner=None)  # which writes it
+        written.set()
+        await enough.wait()
+
+    holding = asyncio.create_task(database.transaction(hold))
+    await written.wait()
+    try:
+        began = time.monotonic()
+        with pytest.raises(Contended):
+            await world.consumer.receive(given, database)
+        assert time.monotonic() - began > 0.3, "alone, it is patient"
+        rows = await database.collection("inbox").find({}).to_list(None)
+        assert [row["fate"] for row in rows] == ["handled"] * 4
+        assert await letters(database) == []
+    finally:
+        enough.set()
+        await holding
+    again = await world.consumer.receive(given, database)
+    assert (again.handled, again.duplicate) == (1, 3)
+    assert await seated(database) == [1, 8, 9]
+
+
+async def test_the_inbox_remembers_longer_than_the_broker_keeps_records(database: Database, world: World) -> None:
+    indexes = await database.collection("inbox").index_information()
+    assert indexes["retention"]["key"] == [("at", 1)]
+    assert indexes["retention"]["expireAfterSeconds"] == 430 * 86_400 > broker.RETENTION_MS / 1000
 
 
 def without(name: str) -> Callable[[Record], Record]:

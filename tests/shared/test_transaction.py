@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID, uuid5
 
 import pytest
+from bson import BSON
 
 from shared.contracts import NAMESPACE
 from shared.domain import expect_revision
 from shared.errors import Contended, NotFound, PreconditionFailed, Stale, Unavailable
 from shared.mongo import Database, Transaction, _Positions
 from tests.shared.sample import COHORT, Cohort, Enrollment, Full, confirmed, enroll, enrolled, open_cohort
-from tests.support import announced, uid
+from tests.support import announced, record, uid
 
 
 async def test_a_state_and_its_events_are_written_together(database: Database) -> None:
@@ -237,6 +239,37 @@ async def test_one_outbox_document_per_transaction_and_topic(database: Database)
     await database.transaction(work)
     (document,) = await database.collection("outbox").find({}).to_list(None)
     assert document["topic"] == "training.enrollment" and len(document["rows"]) == 30
+
+
+async def test_a_large_transactions_outbox_is_split_and_keeps_its_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into more than ten parts, of which the tenth sorts behind the second."""
+    monkeypatch.setattr("shared.mongo.OUTBOX_DOCUMENT_BYTES", 5000)
+    await open_cohort(database)
+
+    async def work(tx: Transaction) -> None:
+        for number in range(1, 61):
+            await tx.load(Enrollment, uid(number, 0xE))
+            tx.save(Enrollment(id=uid(number, 0xE), cohort_id=COHORT), enrolled(number))
+
+    await database.transaction(work)
+    documents = await database.collection("outbox").find({}).to_list(None)
+    assert len(documents) > 10 and max(len(BSON.encode(document)) for document in documents) < 5200
+    assert [event for _, event in await announced(database)] == [enrolled(number) for number in range(1, 61)]
+
+
+async def test_more_than_one_document_of_the_database_can_hold_leaves_in_one_transaction(database: Database) -> None:
+    values = [bytes([number]) * 1_000_000 for number in range(17)]
+
+    async def work(tx: Transaction) -> None:
+        for value in values:
+            tx.forward(replace(record(confirmed(1), 1), value=value), "training.agency.some")
+
+    await database.transaction(work)
+    documents = await database.collection("outbox").find({}).sort([("_id", 1)]).to_list(None)
+    assert len(documents) > 1
+    assert [row["value"] for document in documents for row in document["rows"]] == values
 
 
 async def test_the_revision_moves_only_when_an_editable_field_does(database: Database) -> None:
