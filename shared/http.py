@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -391,8 +391,8 @@ def _in_our_times(value: D) -> D:
 
 
 Day = Annotated[date, AfterValidator(_in_our_times)]
-Instant = Annotated[AwareDatetime, AfterValidator(_in_our_times)]
-"""When something of training is. Near year 1 or 9999 an instant cannot even be told in every zone."""
+Instant = Annotated[AwareDatetime, AfterValidator(_in_our_times), AfterValidator(lambda at: at.astimezone(UTC))]
+"""When something of training is, in UTC as it is kept. Near year 1 or 9999 an instant cannot even be told in every zone."""
 
 
 def _counted(value: object) -> object:

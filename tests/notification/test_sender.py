@@ -22,7 +22,7 @@ from services.notification.sender import send_messages
 from shared import clock, personal
 from shared.contracts.notification import Channel, NotificationFailed, NotificationSent, NotificationSuppressed
 from shared.mongo import Database
-from shared.service import Context, _server
+from shared.service import Context, _listening, _server
 from tests.notification.story import enrolled, opened
 from tests.servers import free_port
 from tests.support import KEYS, START, announced, clock_at, deliver, service_token, settings_for, uid, until
@@ -78,8 +78,8 @@ async def world(database: Database, mongo_uri: str) -> AsyncIterator[World]:
     internal = enrollment.internal_app(people, settings_for())
     internal.state.verifier.trust(KEYS)
     port, smtp_port = free_port(), free_port()
-    server = _server(internal, "127.0.0.1", port)
-    serving = asyncio.create_task(server.serve())
+    server = _server(internal)
+    serving = asyncio.create_task(server.serve(sockets=[_listening("INTERNAL", "127.0.0.1", port)]))
     mailbox = Mailbox()
     mail = UnthreadedController(mailbox, hostname="127.0.0.1", port=smtp_port, loop=asyncio.get_running_loop())
     await mail._create_server()
