@@ -392,7 +392,7 @@ def _in_our_times(value: D) -> D:
 
 Day = Annotated[date, AfterValidator(_in_our_times)]
 Instant = Annotated[AwareDatetime, AfterValidator(_in_our_times), AfterValidator(lambda at: at.astimezone(UTC))]
-"""When something of training is, in UTC as it is kept. Near year 1 or 9999 an instant cannot even be told in every zone."""
+"""When something of training is, in UTC as it is kept. Near year 1 or 9999 it could not be told in every zone."""
 
 
 def _counted(value: object) -> object:
