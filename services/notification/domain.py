@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,8 @@ from shared.errors import Rejected
 from shared.ids import derive
 
 FOLDER = Path(__file__).parent
-ATTEMPTS = 33
+ATTEMPTS = 38
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 Audience = Literal["participant", "mentor", "coordinators", "members", "attendees", "trainers"]
 
 
@@ -190,7 +191,7 @@ class Delivery(State):
     cohort_id: Id | None
     facts: dict[str, Any]
     status: DeliveryStatus = DeliveryStatus.DUE
-    not_before: datetime
+    not_before: datetime = AT_ONCE  # of the machine's clock, whatever instant a scenario has
     attempts: int = 0
     reason_code: Code | None = None
     correlationid: str | None = None
@@ -298,7 +299,6 @@ def deliveries(notice: Notice, told: Iterable[str], now: datetime) -> list[Deliv
             template=rule.template,
             cohort_id=getattr(event, "cohort_id", None),
             facts=facts,
-            not_before=now,
         )
         for recipient_id in told
         for channel in rule.channels
@@ -327,15 +327,16 @@ def failed(delivery: Delivery, reason_code: str, now: datetime) -> tuple[Deliver
     return changed, NotificationFailed(**_outcome(delivery), reason_code=reason_code, failed_at=now)
 
 
-def put_off(delivery: Delivery, now: datetime) -> tuple[Delivery, *tuple[NotificationFailed, ...]]:
-    """The mail server does not take it now: again in a minute, then in twice that, at most every four hours.
+def put_off(delivery: Delivery, now: datetime, real_now: datetime) -> tuple[Delivery, *tuple[NotificationFailed, ...]]:
+    """The mail server does not take it now: again in two seconds, then in twice that, at most every four hours.
 
-    After four days (the least that RFC 5321, 4.5.4.1, asks for) it has failed.
+    By the machine's clock, as the mail server's is. After four days (the least that RFC 5321, 4.5.4.1, asks for) it
+    has failed.
     """
     tried = delivery.but(attempts=delivery.attempts + 1)
     if tried.attempts == ATTEMPTS:
         return failed(tried, "not-taken-in-time", now)
-    return (tried.but(not_before=now + min(timedelta(minutes=2**delivery.attempts), timedelta(hours=4))),)
+    return (tried.but(not_before=real_now + min(timedelta(seconds=2 * 2**delivery.attempts), timedelta(hours=4))),)
 
 
 def suppressed(delivery: Delivery, reason_code: str, now: datetime) -> tuple[Delivery, NotificationSuppressed]:

@@ -47,10 +47,10 @@ class Outcome(Enum):
 async def send_messages(context: Context) -> None:
     """Until told to stop: send what is due, in batches. Only one worker does, by a lease."""
 
-    async def due_now() -> int:
-        return len(await store.due(context.database, clock.now(), 1))
+    async def to_send() -> int:
+        return await store.waiting(context.database)
 
-    context.pending["messages"] = due_now
+    context.pending["messages"] = to_send
     lease = Lease(context.database, "sender", context.settings.lease_seconds)
     backoff = 0.2
     try:
@@ -59,7 +59,7 @@ async def send_messages(context: Context) -> None:
                 if not await lease.keep():
                     await _pause(context, lease.patience)
                     continue
-                found = await store.due(context.database, clock.now(), AT_ONCE)
+                found = await store.due(context.database, clock.real_now(), AT_ONCE)
                 if found:
                     await _send(found, context)
                 else:
@@ -178,7 +178,7 @@ async def _mark(
                 case Outcome.REFUSED:
                     tx.save(*domain.failed(delivery, "refused-by-mail-server", clock.now()))
                 case Outcome.NOT_YET:
-                    tx.save(*domain.put_off(delivery, clock.now()))
+                    tx.save(*domain.put_off(delivery, clock.now(), clock.real_now()))
 
     if found:
         await context.database.transaction(work)

@@ -19,9 +19,14 @@ INDEXES = {
 
 
 async def due(database: Database, now: datetime, limit: int) -> list[Delivery]:
-    """Deliveries to be made now."""
+    """Deliveries to be made by this instant of the machine's clock."""
     filter = {"status": DeliveryStatus.DUE.value, "not_before": {"$lte": now}}
     return await database.query(Delivery, filter, limit=limit)
+
+
+async def waiting(database: Database) -> int:
+    """Whether any is still to be made, now or later: 0 or 1."""
+    return len(await database.query(Delivery, {"status": DeliveryStatus.DUE.value}, limit=1))
 
 
 async def inbox_of(
