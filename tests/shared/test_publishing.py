@@ -7,13 +7,17 @@ import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource
+from pymongo.errors import DuplicateKeyError
 
 from shared import broker
+from shared import outbox as outbox_module
 from shared.broker import Topic
 from shared.cloudevents import Record, read
 from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
@@ -132,6 +136,94 @@ async def test_a_row_that_can_never_be_sent_holds_its_own_topic_and_nobody_elses
     assert await read_topic(kafka, other) == []  # what came later did not overtake it
 
 
+@pytest.mark.parametrize("driver", ["motor"], indirect=True)
+async def test_a_topic_deleted_under_load_holds_back_only_itself_and_comes_again_without_a_loss(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    """A send to it would hang for ever, and the producer with it."""
+    doomed, admin = f"{topic}.doomed", AdminClient(kafka.librdkafka())
+    await broker.prepare(kafka, [Topic(doomed, 1)], [], 1)
+    await open_cohort(database)
+    facts = [replace(record(confirmed(n), n), value=str(n).encode()) for n in range(1, 101)]
+    for number, fact in enumerate(facts, 1):
+        await enroll(database, number, capacity=1000)
+        await database.transaction(_forwarding(doomed, fact))
+        if number == 30:
+            await asyncio.to_thread(admin.delete_topics([doomed])[doomed].result, 20)
+    arrived = await published(kafka, topic, 100)
+    assert list(dict.fromkeys(read(r).subject for r in arrived)) == [uid(n, 0xE) for n in range(1, 101)]
+    assert await until(lambda: list(relay.held) == [doomed])
+    waiting = [row["value"] for document in await outbox(database) for row in document["rows"]]
+    assert waiting == [fact.value for fact in facts[-len(waiting) :]] and len(waiting) >= 70
+    await broker.prepare(kafka, [Topic(doomed, 1)], [], 1)
+    assert await until(lambda: _empty(database))
+    assert [r.value for r in await read_topic(kafka, doomed)] == waiting
+
+
+async def test_a_commit_wakes_the_relay(database: Database, kafka: Kafka, topic: str, monkeypatch: Any) -> None:
+    """Also that of another process: the outbox itself tells. Without it, a poll would bring it later."""
+    monkeypatch.setattr("shared.outbox.POLL_SECONDS", 600.0)
+    relay = Relay(database, kafka, lease_seconds=0.6)
+    running = asyncio.create_task(relay.run())
+    await open_cohort(database)
+    numbers = itertools.count(1)
+
+    async def one_left() -> bool:  # who commits before the relay listens is seen by its first look, or by nobody
+        await enroll(database, next(numbers), capacity=1000)
+        return sum(relay.produced.values()) > 0
+
+    try:
+        await until(one_left)
+        for _ in range(5):
+            await until(lambda: _empty(database), seconds=5)
+            await enroll(database, next(numbers), capacity=1000)
+        await until(lambda: _empty(database), seconds=5)
+    finally:
+        relay.stop()
+        await asyncio.wait_for(running, 10)
+
+
+async def test_what_commits_with_an_earlier_position_during_a_round_is_not_deleted_with_it(
+    database: Database, kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_cohort(database)
+    await enroll(database, 1)
+    await enroll(database, 2)
+    late = {**(await outbox(database))[0], "_id": f"{1:020d}-00000000-0000"}
+    send = outbox_module._Broker.send
+
+    async def overtaken(self: Any, *given: Any) -> Any:
+        with suppress(DuplicateKeyError):
+            await database.collection("outbox").insert_one(late)
+        return await send(self, *given)
+
+    monkeypatch.setattr(outbox_module._Broker, "send", overtaken)
+    relay = Relay(database, kafka, lease_seconds=0.6)
+    running = asyncio.create_task(relay.run())
+    arrived = await published(kafka, topic, 3)
+    monkeypatch.undo()
+    relay.stop()
+    await asyncio.wait_for(running, 10)
+    assert [read(r).subject for r in arrived] == [uid(n, 0xE) for n in (1, 2, 1)]
+
+
+async def test_the_broker_keeps_facts_for_400_days_and_dead_letters_may_be_twice_as_large(kafka: Kafka) -> None:
+    from services.scheduling.app import service
+
+    name = f"training.r{os.getpid()}-{next(_names)}"
+    topics = [replace(t, name=f"{name}.{t.name}") for t in broker.topics_of(service.name, service.consumers)]
+    await broker.prepare(kafka, topics, [], 1)
+    admin = AdminClient(kafka.librdkafka())
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics]
+    told = {
+        resource.name: {key: entry.value for key, entry in (await asyncio.to_thread(future.result, 20)).items()}
+        for resource, future in admin.describe_configs(asked).items()
+    }
+    assert {config["retention.ms"] for config in told.values()} == {str(400 * 86_400_000)}
+    limits = {name.endswith(".dlq"): int(config["max.message.bytes"]) for name, config in told.items()}
+    assert limits[True] >= 2 * limits[False]
+
+
 async def test_the_age_of_the_oldest_row_grows_while_the_broker_is_away(database: Database, topic: str) -> None:
     await open_cohort(database)
     await enroll(database, 1)
@@ -154,9 +246,9 @@ async def test_a_relay_that_lost_its_lease_tells_what_waits_now_and_not_what_it_
     assert await until(lambda: relay.oldest_seconds == 0 and not relay.held)
 
 
-def _forwarding(topic: str) -> Callable[[Transaction], Awaitable[None]]:
+def _forwarding(topic: str, fact: Record | None = None) -> Callable[[Transaction], Awaitable[None]]:
     async def work(tx: Transaction) -> None:
-        tx.forward(record(confirmed(1), 1), topic)
+        tx.forward(fact or record(confirmed(1), 1), topic)
 
     return work
 
