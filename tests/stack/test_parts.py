@@ -16,9 +16,10 @@ import jwt
 import pymongo
 import pytest
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from pymongo.errors import OperationFailure
 
+from shared.identity import Role, Verifier
 from stack import PROJECT, SERVICES, Stack, broker
 from stack.issuer import TOKEN_SECONDS, Keys
 from stack.mail import Kept, read
@@ -108,6 +109,12 @@ def test_preparing_without_the_administrators_rights_is_refused_at_once_by_the_b
     assert refused.stderr == "prepare: the broker refuses it (TOPIC_AUTHORIZATION_FAILED)\n"
 
 
+def test_the_broker_remembers_where_a_group_stood_for_sixty_days(stack: Stack) -> None:
+    admin = AdminClient(client(stack, *stack.credentials("kafka-admin")))
+    (told,) = admin.describe_configs([ConfigResource(ConfigResource.Type.BROKER, "1")]).values()
+    assert told.result(20)["offsets.retention.minutes"].value == str(60 * 24 * 60)
+
+
 def test_the_administrator_is_the_only_super_user_and_the_controller_knows_no_strangers(stack: Stack) -> None:
     lines = (stack.home / "data" / "kafka" / "server.properties").read_text().splitlines()
     assert "super.users=User:admin" in lines
@@ -140,6 +147,23 @@ def test_the_database_asks_everybody_who_he_is(stack: Stack) -> None:
     nameless: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(stack.endpoints["mongo"]["uri"]) as nameless, pytest.raises(OperationFailure):
         nameless["enrollment"]["tried"].find_one({})
+
+
+def test_what_a_vanished_process_held_is_free_when_its_transactions_lifetime_is_over(
+    small: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's default of a minute would bar a document that long after each crash."""
+    monkeypatch.setenv("MONGO_TRANSACTION_LIFETIME", "1")
+    small.up(["mongo"])
+    with database_of(small, "enrollment") as vanished, database_of(small, "enrollment") as other:
+        seats = other["enrollment"]["seats"]
+        seats.insert_one({"_id": 1})
+        with vanished.start_session() as session:
+            session.start_transaction()
+            vanished["enrollment"]["seats"].update_one({"_id": 1}, {"$set": {"by": "vanished"}}, session=session)
+            with pymongo.timeout(15), other.start_session() as again:
+                again.with_transaction(lambda tx: seats.update_one({"_id": 1}, {"$set": {"by": "other"}}, session=tx))
+        assert seats.find_one() == {"_id": 1, "by": "other"}
 
 
 # --- mail --------------------------------------------------------------------------------------------------------
@@ -223,6 +247,16 @@ def test_tokens_verify_by_the_published_keys_and_survive_a_rotation(stack: Stack
             assert found["exp"] - found["iat"] == 3600
         with pytest.raises(jwt.InvalidAudienceError):
             claims(stack, token, "assessment")
+
+
+async def test_our_own_verifier_takes_tokens_of_before_and_after_a_rotation(stack: Stack) -> None:
+    person_id = str(uuid.uuid4())
+    asked = {"audience": "enrollment", "roles": "organiser", "person_id": person_id}
+    verifier = Verifier(stack.endpoints["issuer"], "enrollment", "k" * 16)
+    for _ in range(2):
+        caller = await verifier.caller(grant(stack, "scenario", **asked).json()["access_token"])
+        assert (caller.person_id, caller.roles) == (person_id, frozenset({Role.ORGANISER}))
+        Keys(stack.home / "data-of-issuer").rotate()
 
 
 def test_a_service_is_a_machine_whatever_it_asks_for(stack: Stack) -> None:
