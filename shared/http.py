@@ -161,6 +161,9 @@ class _Frame:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # a caller may send any word
+        if bare := method == "HEAD":
+            scope = {**scope, "method": "GET"}  # answered as GET is, without the body
         correlation_id = _uuid(headers.get("x-correlation-id")) or str(uuid4())
         prefix = headers.get("x-forwarded-prefix", "")
         if re.fullmatch(r"/[a-z]{1,32}", prefix):
@@ -172,6 +175,8 @@ class _Frame:
 
         async def answer(message: Message) -> None:
             nonlocal status, sent
+            if bare and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-correlation-id", correlation_id.encode())]
@@ -197,7 +202,6 @@ class _Frame:
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "unknown")
-            method = scope["method"] if scope["method"] in _METHODS else "other"  # a caller may send any word
             REQUESTS.labels(route, method, str(status)).observe(seconds)
             if not route.startswith(("/healthz", "/readyz", "/metrics", "/internal/v1/quiet")):
                 log.info("request.answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1))

@@ -171,6 +171,15 @@ async def test_what_is_not_there_and_what_is_not_allowed_are_problems_too(client
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_head_is_answered_as_get_without_the_body(client: httpx.AsyncClient) -> None:
+    for path, status in (("/v1/open", 200), ("/openapi.json", 200), ("/nowhere", 404), ("/v1/rooms/a", 405)):
+        bare, whole = await client.head(path), await client.get(path)
+        assert (bare.status_code, bare.content) == (whole.status_code, b"") == (status, b"")
+        assert whole.content and bare.headers["content-length"] == str(len(whole.content))
+        assert bare.headers["content-type"] == whole.headers["content-type"]
+    assert 'method="HEAD"' in generate_latest().decode()
+
+
 async def test_a_correlation_id_is_taken_over_only_when_it_can_be_one(client: httpx.AsyncClient) -> None:
     good = str(uuid4())
     kept = await client.get("/v1/open", headers={"x-correlation-id": good})
