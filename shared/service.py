@@ -28,7 +28,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pymongo import IndexModel
 from pymongo.errors import PyMongoError
 
-from shared import broker, clock, http, identity, inbox, logs, outbox, timers, worker
+from shared import broker, clock, http, identity, inbox, logs, outbox, pages, timers, worker
 from shared.errors import Unavailable
 from shared.inbox import Consumer, dead_letters
 from shared.mongo import Database
@@ -86,13 +86,13 @@ class Service:
 
     def public_app(self, database: Database, settings: Settings) -> FastAPI:
         """What the gateway reaches."""
-        app = FastAPI(title=self.name, version=VERSION, description=self.description, redirect_slashes=False)
+        app = _app(self.name, self.description)
         self._equip(app, database, settings, self.routers)
         return app
 
     def internal_app(self, database: Database, settings: Settings, work: Work | None = None) -> FastAPI:
         """What only neighbours and operators reach: health, metrics, internal routes."""
-        app = FastAPI(title=f"{self.name} (internal)", version=VERSION, redirect_slashes=False)
+        app = _app(f"{self.name} (internal)")
         app.state.work = work
         self._equip(app, database, settings, [*self.internal_routers, _health])
         return app
@@ -359,6 +359,15 @@ async def quiet(request: Request, caller: Annotated[None, identity.public()]) ->
 
 
 # --- frame -------------------------------------------------------------------------------------------------------
+
+
+def _app(title: str, description: str = "") -> FastAPI:
+    """An app that sends nobody elsewhere: neither to a path without its slash nor to another's script and style."""
+    app = FastAPI(
+        title=title, version=VERSION, description=description, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
+    pages.show(app)
+    return app
 
 
 class _Server(uvicorn.Server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import Annotated, Any
@@ -169,6 +170,18 @@ async def test_what_is_not_there_and_what_is_not_allowed_are_problems_too(client
         answer = await request
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_page_of_the_api_needs_nobody_elsewhere(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs", headers={"x-forwarded-prefix": "/enrollment"})
+    assert page.status_code == 200 and "//" not in re.sub(r"//( .*)?$", "", page.text, flags=re.M)
+    assert "url: '/enrollment/openapi.json'" in page.text and '"validatorUrl": null' in page.text
+    parts = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert len(parts) == 3
+    for part in parts:
+        assert part.startswith("/enrollment/docs/")
+        assert len((await client.get(part.removeprefix("/enrollment"))).content) > 1000
+    assert (await client.get("/redoc")).status_code == (await client.get("/docs/core.py")).status_code == 404
 
 
 async def test_head_is_answered_as_get_without_the_body(client: httpx.AsyncClient) -> None:

@@ -302,7 +302,7 @@ def test_a_key_is_published_until_the_last_token_that_it_signed_has_ended(
 async def test_the_gateway_routes_the_public_api_and_takes_the_prefix_off(gateway: str) -> None:
     async with httpx.AsyncClient(base_url=gateway) as http:
         for service in SERVICES:
-            for path in ("/v1/things/1", "/openapi.json", "/docs"):
+            for path in ("/v1/things/1", "/openapi.json", "/docs", "/docs/swagger-ui.css"):
                 told = (await http.get(f"/{service}{path}", headers={"X-Forwarded-Prefix": "/evil"})).json()
                 assert told["path"] == path
                 assert told["headers"]["X-Forwarded-Prefix"] == f"/{service}"
