@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import clock, identity
 from shared.domain import Seen, State
-from shared.errors import Failure, Rejected, Unavailable
+from shared.errors import Failure, PreconditionFailed, Rejected, Unavailable
 from shared.ids import Id, derive
 from shared.metrics import REQUESTS
 from shared.mongo import Database, Transaction
@@ -379,9 +379,11 @@ def _if_match(if_match: Annotated[str | None, Header()] = None) -> Seen:
         return None
     if if_match.strip() == "*":
         return "*"
-    if (match := re.fullmatch(r'\s*(?:W/)?"(\d{1,15})"\s*', if_match)) is None:
+    if (match := re.fullmatch(r'\s*(W/)?"([0-9]{1,15})"\s*', if_match)) is None:
         raise MalformedPrecondition
-    return int(match[1])
+    if match[1]:
+        raise PreconditionFailed  # a weak ETag is like no other, whatever it says (RFC 9110, 13.1.1)
+    return int(match[2])
 
 
 IfMatch = Annotated[Seen, Depends(_if_match)]

@@ -163,8 +163,9 @@ async def test_an_edit_needs_the_revision_that_was_seen(client: httpx.AsyncClien
     etag = first.headers["ETag"]
     changed = await put(client, path, ORGANISER, PERSON | {"email": "new@example.go.id"}, **{"If-Match": etag})
     late = await put(client, path, ORGANISER, PERSON | {"email": "late@example.go.id"}, **{"If-Match": etag})
+    weak = await put(client, path, ORGANISER, PERSON, **{"If-Match": "W/" + changed.headers["ETag"]})
     odd = await put(client, path, ORGANISER, PERSON, **{"If-Match": "yesterday"})
-    assert (changed.status_code, late.status_code, odd.status_code) == (200, 412, 400)
+    assert (changed.status_code, late.status_code, weak.status_code, odd.status_code) == (200, 412, 412, 400)
     assert (await client.get(path, headers=ORGANISER)).json()["email"] == "new@example.go.id"
     whichever = await put(client, path, ORGANISER, PERSON | {"email": "newest@example.go.id"}, **{"If-Match": "*"})
     assert (whichever.status_code, whichever.json()["email"]) == (200, "newest@example.go.id")
