@@ -40,6 +40,7 @@ INDEXES = {
     "inbox": [
         IndexModel([("at", ASCENDING)], name="retention", expireAfterSeconds=INBOX_DAYS * 86_400),
         IndexModel([("block", ASCENDING)], name="block", sparse=True),
+        IndexModel([("fate", ASCENDING)], name="parked", partialFilterExpression={"fate": "parked"}),
     ],
 }
 

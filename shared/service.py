@@ -28,7 +28,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pymongo import IndexModel
 from pymongo.errors import PyMongoError
 
-from shared import broker, clock, http, identity, inbox, logs, outbox, pages, timers, worker
+from shared import broker, clock, http, identity, inbox, logs, outbox, pages, timers, vitals, worker
 from shared.errors import Unavailable
 from shared.inbox import Consumer, dead_letters
 from shared.mongo import Database
@@ -266,6 +266,7 @@ class Work:
         self._go("relay", self.relay.run)
         self._go("timers", fire)
         self._go("intakes", lambda: self.intakes.start(self._stopping))
+        self._go("vitals", lambda: vitals.show(self.database, self.intakes, self._stopping))
         for loop in self.service.loops:
             self._go(loop.__name__, lambda loop=loop: loop(self.context))  # type: ignore[misc]
 

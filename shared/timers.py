@@ -26,7 +26,12 @@ ATTEMPTS = 5
 POLL_SECONDS = 0.5
 CLOCK_WATCH_SECONDS = 0.01
 
-INDEXES = {"timers": [IndexModel([("due_at", ASCENDING)], name="due")]}
+INDEXES = {
+    "timers": [
+        IndexModel([("due_at", ASCENDING)], name="due"),
+        IndexModel([("failed", ASCENDING)], name="failed", partialFilterExpression={"failed": True}),
+    ]
+}
 
 log = structlog.get_logger("timers")
 

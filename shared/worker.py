@@ -148,6 +148,15 @@ class Intake:
             self._rewound.update(again)
             log.info("group.rewound", group=self.consumer.group, partitions=len(again))
 
+    @property
+    def lag(self) -> int:
+        """How many records of the partitions that this process owns are still to be done, from memory alone."""
+        kafka_consumer = getattr(self.subscriber, "consumer", None)
+        if kafka_consumer is None:
+            return 0
+        ends = {f"{p.topic}-{p.partition}": kafka_consumer.highwater(p) or 0 for p in kafka_consumer.assignment()}
+        return sum(max(0, end - self.committed.get(partition, 0)) for partition, end in ends.items())
+
     async def _read_back(self, position: Position) -> list[Record]:
         return await read_partition(self._kafka, position)
 
