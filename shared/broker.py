@@ -1,17 +1,22 @@
-"""Topics and rights on the broker, as code: what `prepare` creates and compares."""
+"""Topics and rights on the broker, as code: what `prepare` creates, and what operators compare and mend."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -34,6 +39,38 @@ class Topic:
     name: str
     partitions: int
     max_message_bytes: int | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the broker must keep of it, by the broker's names."""
+        settings = {"retention.ms": str(RETENTION_MS), "cleanup.policy": "delete"}
+        if self.max_message_bytes:
+            settings["max.message.bytes"] = str(self.max_message_bytes)
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing on the broker that is not as declared."""
+
+    kind: Literal["topic-missing", "partitions", "setting", "right-missing", "undeclared"]
+    name: str
+    told: str
+    cure: Topic | AclBinding | None = None
+    """What `apply` makes as it must be; nothing where it cannot."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.told}"
+
+    @property
+    def do(self) -> str:
+        """What an operator does about it."""
+        match self.kind:
+            case "partitions":
+                return "never changed in place, keys would move: move to a topic of a new name"
+            case "undeclared":
+                return "take it away (kafka-acls --remove), unless you know who gave it and why"
+        return "topics apply"
 
 
 def topics_of(service: str, consumers: Sequence[Consumer]) -> list[Topic]:
@@ -84,11 +121,8 @@ def _prepare(kafka: Kafka, topics: Sequence[Topic], rights: Sequence[AclBinding]
     admin = AdminClient(kafka.librdkafka())
     wanted = []
     for topic in topics:
-        config = {"retention.ms": str(RETENTION_MS), "cleanup.policy": "delete"}
-        if topic.max_message_bytes:
-            config["max.message.bytes"] = str(topic.max_message_bytes)
         wanted.append(
-            NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=replication, config=config)
+            NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=replication, config=topic.settings)
         )
     if wanted:
         for future in admin.create_topics(wanted, request_timeout=15).values():
@@ -105,3 +139,103 @@ def _prepare(kafka: Kafka, topics: Sequence[Topic], rights: Sequence[AclBinding]
         for topic in topics
         if topic.name in there and len(there[topic.name].partitions) != topic.partitions
     ]
+
+
+async def differences(
+    kafka: Kafka, topics: Sequence[Topic], rights: Sequence[AclBinding], agencies_prefix: str | None = None
+) -> list[Difference]:
+    """What is not as declared, as the administrator sees it; nothing is changed.
+
+    With `agencies_prefix` the agencies' topics that are there count as declared, each with its agency's rights. What
+    the users of declared rights, and agencies, may do beyond them is told as undeclared. Where no rights are
+    declared, none are looked at.
+    """
+    return await asyncio.to_thread(_differences, kafka, list(topics), list(rights), agencies_prefix)
+
+
+def _differences(
+    kafka: Kafka, topics: list[Topic], rights: list[AclBinding], agencies_prefix: str | None
+) -> list[Difference]:
+    admin = AdminClient({**kafka.librdkafka(), "log_level": 0})
+    there = admin.list_topics(timeout=15).topics
+    agencies = [name for name in sorted(there) if agencies_prefix and name.startswith(agencies_prefix)]
+    topics += [Topic(name, 1) for name in agencies]
+    if rights:
+        rights += [right for name in agencies for right in rights_of_agency(name.removeprefix(agencies_prefix or ""))]
+    found = [
+        Difference("topic-missing", t.name, f"missing; declared with {t.partitions} partitions", t)
+        for t in topics
+        if t.name not in there
+    ]
+    known = [topic for topic in topics if topic.name in there]
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in known]
+    kept: dict[str, Any] = {}
+    for resource, future in admin.describe_configs(asked, request_timeout=15).items() if asked else ():
+        kept[resource.name] = future.result(timeout=20)
+    for topic in known:
+        if (partitions := len(there[topic.name].partitions)) != topic.partitions:
+            found.append(Difference("partitions", topic.name, f"{partitions} partitions, declared {topic.partitions}"))
+        for name, declared in topic.settings.items():
+            if (value := kept[topic.name][name].value) != declared:
+                found.append(Difference("setting", topic.name, f"{name}={value}, declared {declared}", topic))
+    if rights:
+        anything = AclBindingFilter(
+            ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+        )
+        given = {
+            (_whose(acl), _words(acl)) for acl in admin.describe_acls(anything, request_timeout=15).result(timeout=20)
+        }
+        wanted = {(_whose(acl), _words(acl)): acl for acl in rights}
+        users = {user for user, _ in wanted}
+        for user, words in sorted(wanted.keys() - given):
+            acl = wanted[user, words]
+            found.append(Difference("right-missing", user, f"may not {words}, as is declared", acl))
+        for user, words in sorted(given - wanted.keys()):
+            if user in users or (agencies_prefix and user.startswith("agency-")):
+                found.append(Difference("undeclared", user, f"may {words}, which is not declared"))
+    return found
+
+
+def _whose(acl: AclBinding) -> str:
+    return str(acl.principal).removeprefix("User:")
+
+
+def _words(acl: AclBinding) -> str:
+    """A right in words: `READ topic training.enrollment`."""
+    told = f"{acl.operation.name} {acl.restype.name.lower()} {acl.name}"
+    if acl.resource_pattern_type is ResourcePatternType.PREFIXED:
+        told += "*"
+    if acl.permission_type is not AclPermissionType.ALLOW:
+        told = f"{acl.permission_type.name} {told}"
+    if acl.host != "*":
+        told += f" from {acl.host}"
+    return told
+
+
+async def apply(kafka: Kafka, found: Sequence[Difference], replication: int) -> None:
+    """Mend those of the differences that can be mended: create what is missing, set what is set otherwise.
+
+    Nothing is taken away.
+    """
+    topics = [d.cure for d in found if d.kind == "topic-missing" and isinstance(d.cure, Topic)]
+    rights = [d.cure for d in found if d.kind == "right-missing" and isinstance(d.cure, AclBinding)]
+    await prepare(kafka, topics, rights, replication)
+    settings = [d.cure for d in found if d.kind == "setting" and isinstance(d.cure, Topic)]
+    await asyncio.to_thread(_set, kafka, list(dict.fromkeys(settings)))
+
+
+def _set(kafka: Kafka, topics: Sequence[Topic]) -> None:
+    admin = AdminClient({**kafka.librdkafka(), "log_level": 0})
+    asked = [
+        ConfigResource(
+            ConfigResource.Type.TOPIC,
+            topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in topic.settings.items()
+            ],
+        )
+        for topic in topics
+    ]
+    for future in admin.incremental_alter_configs(asked, request_timeout=15).values() if asked else ():
+        future.result(timeout=20)

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -74,6 +75,7 @@ class Parked:
     topic: str
     reason: str
     attempt: int
+    at: datetime
     source: str | None
     subject: str | None
     sequence: int | None
@@ -104,6 +106,19 @@ def reason_of(error: BaseException) -> str:
 def dead_letters(topic: str, group: str) -> str:
     """The topic on which a group parks what it could not handle of another topic."""
     return f"{topic}.{group}.dlq"
+
+
+def description(letter: Record) -> dict[str, str]:
+    """What a dead letter says of how it was parked: its `dl_*` headers."""
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in letter.headers if name.startswith("dl_")}
+
+
+def original(letter: Record) -> Record:
+    """The record as it lay on its own topic, from its dead letter."""
+    described = description(letter)
+    own = tuple((name, value) for name, value in letter.headers if not name.startswith("dl_"))
+    place = (described["dl_topic"], int(described["dl_partition"]), int(described["dl_offset"]))
+    return Record(*place, letter.key, letter.value, own, letter.timestamp)
 
 
 class Consumer:
@@ -402,6 +417,7 @@ class Consumer:
                     row["topic"],
                     row["reason"],
                     row["attempt"],
+                    row["at"],
                     row.get("source"),
                     row.get("subject"),
                     row.get("sequence"),
@@ -421,13 +437,11 @@ class Consumer:
         current = {parked.key: parked for parked in await self.parked(database)}
         open_items: list[tuple[Parked, _Item]] = []
         for letter in letters:
-            headers = {name: (value or b"").decode("utf-8", "replace") for name, value in letter.headers}
-            parked = current.get(headers.get("dl_key", ""))
-            if parked is None or headers.get("dl_attempt") != str(parked.attempt):
+            described = description(letter)
+            parked = current.get(described.get("dl_key", ""))
+            if parked is None or described.get("dl_attempt") != str(parked.attempt):
                 continue
-            original = tuple((name, value) for name, value in letter.headers if not name.startswith("dl_"))
-            place = (headers["dl_topic"], int(headers["dl_partition"]), int(headers["dl_offset"]))
-            item = self._opened(Record(*place, letter.key, letter.value, original, letter.timestamp))
+            item = self._opened(original(letter))
             item.key = parked.key
             open_items.append((parked, item))
         open_items.sort(key=lambda pair: (pair[0].source or "", pair[0].subject or "", pair[0].sequence or 0))

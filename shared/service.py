@@ -75,6 +75,8 @@ class Service:
     writes_prefix: str | None = None
     """Topics beyond its own that it writes: those whose names begin so."""
     prepare_agency: PrepareAgency | None = None
+    neighbours: Callable[[Any], Mapping[str, str]] = lambda settings: {}
+    """From its settings: who else it calls, by name, and where (`smtp://host:port`, `http://…`)."""
     description: str = ""
 
     # what it is made of

@@ -281,6 +281,15 @@ class Stack:
             },
         }
         write_private(self.home / "endpoints.json", json.dumps(endpoints, indent=1) + "\n")
+        self._note_environments()
+
+    def _note_environments(self) -> None:
+        """One file of settings per service, in the form of compose's `env_file`: what operators' commands take."""
+        for service in SERVICES:
+            settings = self.environment(service, admin=True)
+            ours = (name for name in settings if name not in _plain_environment())
+            lines = "".join(f"{name}={settings[name]}\n" for name in ours)
+            write_private(self.home / "environments" / f"{service}.env", lines)
 
     # each part
 

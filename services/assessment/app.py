@@ -33,6 +33,7 @@ service = Service(
     timers=timers,
     indexes=store.INDEXES,
     settings=AssessmentSettings,
+    neighbours=lambda settings: {"enrollment": settings.enrollment_internal_url},
 )
 
 if __name__ == "__main__":

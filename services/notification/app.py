@@ -31,6 +31,10 @@ service = Service(
     indexes=store.INDEXES,
     settings=NotificationSettings,
     loops=[send_messages],
+    neighbours=lambda settings: {
+        "mail server": f"smtp://{settings.smtp_host}:{settings.smtp_port}",
+        "enrollment": settings.enrollment_internal_url,
+    },
     writes_prefix="training.agency.",
     prepare_agency=provision,
 )
