@@ -208,7 +208,7 @@ async def read_partition(kafka: Kafka, position: Position) -> list[Record]:
 
 async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
     """Everything that a topic holds now. A topic that does not exist holds nothing."""
-    (described,) = await _described(kafka, [topic])
+    (described,) = await described_topics(kafka, [topic])
     if (code := described["error_code"]) == UnknownTopicOrPartitionError.errno:
         return []
     if code:
@@ -223,7 +223,8 @@ async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
     ]
 
 
-async def _described(kafka: Kafka, topics: Sequence[str]) -> list[Any]:
+async def described_topics(kafka: Kafka, topics: Sequence[str]) -> list[Any]:
+    """The broker's own description of each topic; one that is not there has an `error_code`."""
     admin = AIOKafkaAdminClient(**kafka.aiokafka())
     try:
         await admin.start()
@@ -265,7 +266,7 @@ class Intakes:
         while not stopping.is_set() and self.groups:
             try:
                 topics = sorted({topic for intake in self.groups for topic in intake.consumer.topics})
-                missing = [t["topic"] for t in await _described(self._kafka, topics) if t["error_code"]]
+                missing = [t["topic"] for t in await described_topics(self._kafka, topics) if t["error_code"]]
                 if missing:
                     log.warning("worker.waiting", for_="topics", topics=missing, seconds=round(backoff, 1))
                 elif not await self._database.ping():

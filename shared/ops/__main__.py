@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared import clock
+from shared.broker import Difference
 from shared.domain import Timer
 from shared.errors import Unavailable
 from shared.inbox import Consumer, Parked, description, original
@@ -418,15 +419,16 @@ async def _grouped(there: Sequence[Site], group: str) -> tuple[Site, Consumer]:
     return group_of(there, group)
 
 
-def _differing(there: Sequence[Site]) -> list[tuple[Site, Any]]:
+async def _differences(there: Sequence[Site]) -> list[tuple[Site, Difference]]:
+    found = await asyncio.gather(*(site.differences() for site in there))
+    return [(site, difference) for site, mine in zip(there, found, strict=True) for difference in mine]
+
+
+def _differing(there: Sequence[Site]) -> list[tuple[Site, Difference]]:
     if blind := [site.name for site in there if not site.has_admin]:
         _end(f"{', '.join(blind)}: only the broker's administrator sees this: set KAFKA_ADMIN_USERNAME, _PASSWORD")
 
-    async def look() -> list[tuple[Site, Any]]:
-        found = await asyncio.gather(*(site.differences() for site in there))
-        return [(site, difference) for site, mine in zip(there, found, strict=True) for difference in mine]
-
-    return _run(look())
+    return _run(_differences(there))
 
 
 @topics.command("diff")
@@ -449,19 +451,25 @@ def topics_apply(context: typer.Context, yes: Yes = False, as_json: Json = False
     there = _sites(context)
     found = _differing(there)
     mended = [(site, difference) for site, difference in found if difference.cure is not None]
-    left = [(site, difference) for site, difference in found if difference.cure is None]
+    left = found
     if mended:
         _agree([f"mend {difference}" for _, difference in mended], yes)
 
-        async def work() -> None:
+        async def work() -> list[tuple[Site, Difference]]:
             for site in there:
                 await site.mend([difference for whose, difference in mended if whose is site])
+            deadline = asyncio.get_running_loop().time() + 10
+            while True:  # the broker knows a moment later what its controller has done
+                found = await _differences(there)
+                if all(d.cure is None for _, d in found) or asyncio.get_running_loop().time() > deadline:
+                    return found
+                await asyncio.sleep(0.2)
 
-        _run(work())
+        left = _run(work())
     if as_json:
         _json({"mended": [str(d) for _, d in mended], "left": [str(d) for _, d in left]})
     else:
-        _say(f"{len(mended)} mended")
+        _say(f"{len(mended)} mended, {len(left)} left")
         for _, difference in left:
             _say(f"left: {difference}; {difference.do}")
     raise typer.Exit(int(bool(left)))

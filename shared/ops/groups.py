@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -12,6 +13,12 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from shared.kafka import Kafka
 
 SECONDS = 15
+T = TypeVar("T")
+_UNSETTLED = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Occupied(Exception):
 
 async def stands(kafka: Kafka, group: str, topics: Iterable[str]) -> Standing:
     """Where the group stands. Raises `KafkaException`."""
-    return await asyncio.to_thread(_stands, _admin(kafka), group, sorted(topics))
+    return await _settled(_stands, _admin(kafka), group, sorted(topics))
 
 
 async def rewind(kafka: Kafka, group: str, topic: str) -> int:
@@ -51,7 +58,19 @@ async def rewind(kafka: Kafka, group: str, topic: str) -> int:
 
     Raises `Occupied` while anybody is a member, also one who has just left and is still waited for.
     """
-    return await asyncio.to_thread(_rewind, _admin(kafka), group, topic)
+    return await _settled(_rewind, _admin(kafka), group, topic)
+
+
+async def _settled(ask: Callable[..., T], *arguments: Any) -> T:
+    """Ask again while the broker is still making up its mind who looks after the group."""
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while True:
+        try:
+            return await asyncio.to_thread(ask, *arguments)
+        except KafkaException as error:
+            if error.args[0].code() not in _UNSETTLED or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(0.2)
 
 
 def _admin(kafka: Kafka) -> AdminClient:

@@ -15,7 +15,7 @@ from shared.cloudevents import read as read_envelope
 from shared.contracts import REGISTRY
 from shared.inbox import Consumer, Parked, dead_letters, description, reason_of
 from shared.kafka import Kafka
-from shared.worker import read_topic, record_of
+from shared.worker import described_topics, read_topic, record_of
 
 RESTRICTED = "-restricted"
 
@@ -74,14 +74,14 @@ async def tail(kafka: Kafka, topics: Sequence[str], *, last: int, follow: bool) 
 
     Outside any group: nobody's position moves. Raises `LookupError` for a topic that is not there.
     """
+    described = await described_topics(kafka, topics)
+    if missing := [topic["topic"] for topic in described if topic["error_code"]]:
+        raise LookupError(missing[0])
+    partitions = [TopicPartition(topic["topic"], p["partition"]) for topic in described for p in topic["partitions"]]
     arguments = kafka.aiokafka() | {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
     consumer = AIOKafkaConsumer(**arguments, isolation_level="read_committed")
     await consumer.start()
     try:
-        there = await consumer.topics()
-        if missing := sorted(set(topics) - there):
-            raise LookupError(missing[0])
-        partitions = [TopicPartition(t, p) for t in topics for p in consumer.partitions_for_topic(t) or ()]
         consumer.assign(partitions)
         first, end = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         for partition in partitions:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
+from prometheus_client import REGISTRY
 from pymongo.errors import DuplicateKeyError
 
 from shared import broker
@@ -499,6 +500,34 @@ async def test_a_handler_added_later_sees_the_past_when_its_group_is_rewound(
         await stopped(work)
         await other.drop()
         await other.close()
+
+
+async def test_records_not_yet_done_are_the_groups_lag_until_they_are_done(
+    database: Database, kafka: Kafka, topic: str, relay: Relay
+) -> None:
+    def shown(metric: str) -> float | None:
+        return REGISTRY.get_sample_value(metric, {"group": topic})
+
+    consumer, gate = Consumer(topic), asyncio.Event()
+
+    @consumer.on(ParticipantEnrolled)
+    async def wait_for_the_gate(event: ParticipantEnrolled, tx: Transaction) -> None:
+        await gate.wait()
+
+    await database.ensure(INDEXES)
+    await open_cohort(database)
+    for number in (1, 2, 3):
+        await enroll(database, number)
+    work = started(Service("scheduling", routers=[], consumers=[consumer]), database, kafka)
+    try:
+        await until(lambda: shown("training_group_lag_records") == 3)
+        assert shown("training_consuming") == 1
+        gate.set()
+        await until(lambda: shown("training_group_lag_records") == 0)
+    finally:
+        gate.set()
+        await stopped(work)
+    assert shown("training_consuming") == 0
 
 
 async def test_a_partition_is_read_again_up_to_a_position(
