@@ -211,8 +211,13 @@ class _Lying:
     parked: Parked
 
     def told(self) -> dict[str, Any]:
-        fields = {**dataclasses.asdict(self.parked), "at": self.parked.at.isoformat(timespec="milliseconds")}
-        return {"service": self.site.name, "group": self.consumer.group, **fields}
+        return {
+            "service": self.site.name,
+            "group": self.consumer.group,
+            **dataclasses.asdict(self.parked),
+            "at": self.parked.at.isoformat(timespec="seconds"),
+            "subject": records.as_id(self.parked.subject),
+        }
 
 
 async def _lying(there: Sequence[Site], group: str | None = None) -> list[_Lying]:

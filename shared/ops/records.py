@@ -53,16 +53,16 @@ def decoded(record: Record) -> dict[str, Any]:
         "id": envelope.id,
         "key": event.key,
         "time": envelope.time.isoformat(timespec="milliseconds"),
-        "correlationid": _id(envelope.correlationid),
-        "causationid": _id(envelope.causationid),
+        "correlationid": as_id(envelope.correlationid),
+        "causationid": as_id(envelope.causationid),
     }
     if cls.topic.endswith(RESTRICTED):
         return {**told, "data": None, "withheld": "restricted"}
     return {**told, "data": event.model_dump(mode="json")}
 
 
-def _id(text: str | None) -> str | None:
-    """Correlation comes from callers: shown where it is an id, and only there."""
+def as_id(text: str | None) -> str | None:
+    """What others wrote where an id belongs: shown where it is one, and only there."""
     try:
         return str(UUID(text)) if text else None
     except ValueError:

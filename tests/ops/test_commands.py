@@ -301,6 +301,10 @@ async def test_what_lies_parked_is_listed_shown_given_up_and_tried_again(
     shown = await ops(folder, "dlq", "show", one["key"], "--json")
     assert shown.told["behind"] == [two["key"]] and shown.told["record"]["unreadable"].startswith("invalid:/")
     assert "Canary" not in shown.out
+    await consumer.receive([record(enrolled(21), 1, ce_subject=b"Siti Canary")], kept)
+    (odd,) = [row for row in (await ops(folder, "dlq", "list", "--json")).told if row["subject"] is None]
+    assert odd["reason"] == "subject-or-key-differs-from-data"
+    await consumer.drop(odd["key"], "published-in-error", kept)
     assert (await ops(folder, "dlq", "show", two["key"], "--json")).told["record"]["subject"] == event.subject
     behind = await ops(folder, "dlq", "retry", two["key"], "--yes", "--json")
     assert behind.code == 1 and behind.told[0]["outcome"].startswith("untouched: an earlier one")
@@ -400,6 +404,18 @@ def test_a_containers_own_environment_is_enough_and_answers_hold_nothing_but_jso
     done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["service"] for row in json.loads(done.stdout)] == ["scheduling"]
+
+
+async def test_in_a_folder_of_settings_nothing_of_the_operators_own_shell_counts(
+    environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = environments("scheduling") / "scheduling.env"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if "ADMIN" not in line))
+    monkeypatch.setenv("KAFKA_ADMIN_USERNAME", "of-another-installation")
+    (site,) = sites(file.parent, [])
+    assert site.settings.kafka_admin_username is None and not site.has_admin
+    refused = await ops(file.parent, "topics", "diff")
+    assert refused.code == 1 and "KAFKA_ADMIN_USERNAME" in refused.err
 
 
 async def test_who_names_no_service_or_an_unknown_one_is_told_what_there_is(environments: Environments) -> None:
