@@ -26,12 +26,14 @@ from shared.kafka import Kafka
 from shared.mongo import Database
 from shared.ops import Site, groups
 from shared.ops.outbox import outbox_of
+from shared.worker import described_topics
 
 OUTBOX_SECONDS = 30
 SKEW_SECONDS = 1.0
 LAG_RECORDS = 10_000
 OVERDUE = timedelta(minutes=1)
 ANSWER_SECONDS = 5.0
+SOME_TOPIC = "training.enrollment"
 
 State = Literal["good", "bad", "note"]
 _AUTHENTICATION_FAILED, _UNAUTHORIZED = 18, 13
@@ -224,7 +226,7 @@ async def _broker(site: Site, sheet: _Sheet, database_reached: bool) -> None:
 
 
 async def _speaks(kafka: Kafka, part: str, names: str, sheet: _Sheet) -> bool:
-    """Whether every server that is named answers and takes this user."""
+    """Whether every server that is named answers and takes this user, and where they lead to is reached as well."""
     right = True
     for server in kafka.servers:
         here = part if len(kafka.servers) == 1 else f"{part} {server}"
@@ -243,9 +245,18 @@ async def _speaks(kafka: Kafka, part: str, names: str, sheet: _Sheet) -> bool:
             told = f"unreachable at {server} ({type(error).__name__})"
             sheet.bad(here, told, "start it, or correct KAFKA_BOOTSTRAP or KAFKA_SECURITY_PROTOCOL")
         else:
-            sheet.good(here, f"answers, and takes {kafka.username}" if kafka.username else "answers")
             continue
         right = False
+    if right:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await described_topics(kafka, [SOME_TOPIC])
+        except (OSError, TimeoutError, ClientError) as error:
+            told = f"is reached, but then leads nowhere ({type(error).__name__})"
+            do = "its advertised addresses must be reachable from here, and KAFKA_SECURITY_PROTOCOL be theirs"
+            sheet.bad(part, told, do)
+            return False
+        sheet.good(part, f"answers, and takes {kafka.username}" if kafka.username else "answers")
     return right
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,7 +16,17 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import (
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from services.scheduling.app import service as scheduling
 from services.scheduling.consumers import consumer
@@ -127,22 +138,10 @@ async def test_a_setting_that_differs_is_set_and_a_right_beyond_the_declared_is_
         (left,) = (await ops(environments(), "topics", "diff", "--json")).told
         assert (left["service"], left["kind"]) == ("notification", "undeclared")
     finally:
-        for gone in admin.delete_acls([nosy_filter(nosy)]).values():
+        every = (ResourceType.ANY, None, ResourcePatternType.ANY, nosy.principal, None)
+        his = AclBindingFilter(*every, AclOperation.ANY, AclPermissionType.ANY)
+        for gone in admin.delete_acls([his]).values():
             await asyncio.to_thread(gone.result, 10)
-
-
-def nosy_filter(acl: Any) -> Any:
-    from confluent_kafka.admin import AclBindingFilter
-
-    return AclBindingFilter(
-        acl.restype,
-        acl.name,
-        acl.resource_pattern_type,
-        acl.principal,
-        acl.host,
-        acl.operation,
-        acl.permission_type,
-    )
 
 
 # --- doctor ------------------------------------------------------------------------------------------------------
@@ -164,6 +163,13 @@ async def test_a_wrong_password_is_told_from_a_neighbour_that_is_away(
     assert seen(gone, "database")["told"] == "unreachable"
     assert seen(gone, "broker")["told"] == "unreachable at 127.0.0.1:1 (ConnectionRefusedError)"
     assert all(finding["do"] for finding in gone.told["findings"] if finding["state"] == "bad")
+
+
+async def test_a_broker_that_is_reached_but_spoken_to_in_another_way_is_told(
+    environments: Environments, site: Site
+) -> None:
+    told = await ops(environments("scheduling", KAFKA_SECURITY_PROTOCOL="PLAINTEXT"), "doctor", "--json")
+    assert seen(told, "broker")["told"].startswith("is reached, but then leads nowhere")
 
 
 async def test_another_services_database_and_a_wrong_administrator_are_told_by_name(
@@ -200,7 +206,6 @@ async def test_doctor_finds_what_waits_and_is_content_when_a_worker_works(
 
     await kept.transaction(wait)
     await consumer.receive([record(enrolled(2), 1, ce_id=b"no id")], kept)
-    await kept.collection("outbox").update_many({}, {"$set": {"seen": True}})
     await publish(site.kafka(), record(enrolled(3), 1))
     monkeypatch.setattr("shared.ops.doctor.OUTBOX_SECONDS", 0)
     sick = await ops(folder, "doctor", "--json")
@@ -237,7 +242,7 @@ async def test_a_missing_index_and_a_clock_that_goes_wrong_are_told(
     environments: Environments, site: Site, kept: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await kept.collection("inbox").drop_index("parked")
-    monkeypatch.setattr("time.time", lambda clock=__import__("time").time: clock() + 7)
+    monkeypatch.setattr("time.time", lambda clock=time.time: clock() + 7)
     try:
         told = await ops(environments("scheduling"), "doctor", "--json")
     finally:
