@@ -135,6 +135,8 @@ def token(
     person_id: str | None = None,
     agency_ids: Iterable[str] = (),
     audience: str | Iterable[str] = ("enrollment", "scheduling", "assessment", "notification"),
+    algorithm: str = "RS256",
+    kid: str = "test",
     **claims: Any,
 ) -> dict[str, str]:
     """The Authorization header of somebody with these roles."""
@@ -151,7 +153,7 @@ def token(
     }
     if person_id is not None:
         body["person_id"] = person_id
-    return {"Authorization": "Bearer " + jwt.encode(body, _KEY, algorithm="RS256", headers={"kid": "test"})}
+    return {"Authorization": "Bearer " + jwt.encode(body, _KEY, algorithm=algorithm, headers={"kid": kid})}
 
 
 def service_token(client: str, audience: str) -> dict[str, str]:
