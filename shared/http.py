@@ -216,7 +216,7 @@ def _uuid(text: str | None) -> str | None:
 
 async def _body(receive: Receive, headers: Headers) -> bytes:
     """The whole body, up to its limit, however it is sent. Half a request is none: it raises `_Gone`."""
-    if (length := headers.get("content-length")) is not None and length.isdigit() and int(length) > BODY_BYTES:
+    if (length := headers.get("content-length")) is not None and length.isdecimal() and int(length) > BODY_BYTES:
         raise _TooLarge
     parts: list[bytes] = []
     size = 0
@@ -312,7 +312,8 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             app.openapi_schema = _with_problems(original())
             for route in identity.routes_of(app):
-                if any(isinstance(stated, identity.Public) for stated in identity.statement_of(route)):
+                stated = identity.statement_of(route)
+                if route.include_in_schema and any(isinstance(who, identity.Public) for who in stated):
                     for method in route.methods or ():
                         _open_to_all(app.openapi_schema["paths"][route.path][method.lower()])
         return app.openapi_schema
@@ -326,6 +327,9 @@ def _open_to_all(operation: dict[str, Any]) -> None:
         operation["responses"].pop(status, None)
 
 
+_READ_HEADERS = frozenset({"if-match", "idempotency-key"})
+
+
 def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
@@ -337,14 +341,21 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     document["security"] = [{"bearer": []}]
     for path in document.get("paths", {}).values():
-        for operation in path.values():
+        for method, operation in path.items():
             responses = operation["responses"]
+            if method == "put" and "201" in responses:
+                responses.setdefault("200", {**responses["201"], "description": "It is there already"})
             for status, title in (
                 ("401", "No valid token"),
                 ("403", "Not your role"),
                 ("422", "Does not fit the schema"),
+                ("503", "A neighbour is away; try again"),
             ):
                 responses.setdefault(status, {"description": title})
+            if "requestBody" in operation:
+                responses.setdefault("413", {"description": "The body is too large"})
+            if any(parameter["name"] in _READ_HEADERS for parameter in operation.get("parameters", ())):
+                responses.setdefault("400", {"description": "A header cannot be read"})
             for status, response in responses.items():
                 if status.startswith(("4", "5")):
                     response["content"] = {"application/problem+json": {"schema": reference}}

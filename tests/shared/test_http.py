@@ -318,3 +318,15 @@ async def test_the_description_says_which_routes_are_open(client: httpx.AsyncCli
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert paths["/v1/open"]["get"]["security"] == [] and "401" not in paths["/v1/open"]["get"]["responses"]
     assert "security" not in paths["/v1/plans"]["post"]
+
+
+async def test_the_internal_port_describes_itself_too(database: Database) -> None:
+    async with api(SERVICE, database, internal=True) as internal:
+        described = await internal.get("/openapi.json")
+    assert described.status_code == 200 and "/metrics" not in described.json()["paths"]
+
+
+async def test_what_every_route_may_answer_is_described(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert {"400", "503"} <= set(paths["/v1/plans"]["post"]["responses"])
+    assert {"413", "422", "503"} <= set(paths["/v1/rooms/{name}"]["put"]["responses"])
