@@ -10,8 +10,7 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,21 +20,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from shared.identity import Role, routes_of
+from shared.identity import Role
 from shared.mongo import Database
-from shared.service import Service
 from tests.malice.access import ACCESS, Who
-from tests.malice.worlds import SERVICES, SETTINGS, WORLDS, World
-from tests.support import ISSUER, KEYS, api, clock_at, service_token, settings_for, token, uid
-
-
-@pytest.fixture(params=WORLDS)
-async def world(request: pytest.FixtureRequest, mongo_uri: str) -> AsyncIterator[World]:
-    """The played world of each service in turn, in a database of its own."""
-    database = Database(mongo_uri, f"test-{uuid.uuid4().hex[:12]}", service=request.param)
-    yield await WORLDS[request.param](database)
-    await database.drop()
-    await database.close()
+from tests.malice.doors import doors
+from tests.malice.worlds import SERVICES, WORLDS, World
+from tests.support import ISSUER, KEYS, clock_at, service_token, token, uid
 
 
 @dataclass(frozen=True)
@@ -111,24 +101,6 @@ def wrong(world: World, route: str, who: Who, caller: Somebody, answer: httpx.Re
     if seen is not None and seen not in answer.text:
         return f"{got}, and does not show what is the caller's"
     return None if got in (200, 201, 409) else f"{got} instead of being let in"
-
-
-@asynccontextmanager
-async def doors(service: Service, database: Database) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """For every route that the service serves a client of the port that serves it."""
-    settings = SETTINGS.get(service.name, {})
-    made = settings_for(service.settings, **settings)
-    apps = (service.public_app(database, made), service.internal_app(database, made))
-    async with (
-        api(service, database, **settings) as public,
-        api(service, database, internal=True, **settings) as internal,
-    ):
-        yield {
-            f"{method} {route.path}": client
-            for app, client in zip(apps, (public, internal), strict=True)
-            for route in routes_of(app)
-            for method in route.methods or ()
-        }
 
 
 async def contents(database: Database) -> str:
