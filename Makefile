@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check up down setup lock generate clean storm verify-mongo
+.PHONY: demo test check up down setup lock generate clean storm verify-mongo sbom audit
 
 demo: setup        ## play one cohort from nomination to graduation on the embedded stack
 	$(BIN)/python -m demo play scenarios/pkp-2022-iii.yaml
@@ -42,6 +42,14 @@ generate: setup    ## contracts/ and the generated documents, from the code
 
 lock: setup        ## resolve the requirements anew
 	$(BIN)/python requirements/lock.py
+
+sbom: setup        ## var/sbom.cdx.json: what the services run with (CycloneDX), from the locked requirements
+	@mkdir -p var
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file var/sbom.cdx.json requirements/runtime.txt
+
+audit: setup       ## known weaknesses of what is locked; asks an advisory database, so it needs the network
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/runtime.txt
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/dev.txt
 
 clean: down
 	rm -rf var
