@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4
@@ -18,13 +19,14 @@ import structlog
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 from pymongo import ASCENDING, IndexModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared import clock, identity
+from shared import clock, identity, tracing
 from shared.domain import Seen, State
 from shared.errors import Failure, PreconditionFailed, Rejected, Unavailable
 from shared.ids import Id, derive
@@ -139,6 +141,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 # --- around every request ----------------------------------------------------------------------------------------
 
 
+_ASKED_OFTEN = ("/healthz", "/readyz", "/metrics", "/internal/v1/quiet")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -183,28 +186,41 @@ class _Frame:
             await send(message)
 
         began = time.perf_counter()
-        try:
-            body = await _body(receive, headers)
-            if (wrong := _unreadable(body, headers)) is not None:
-                await wrong(scope, receive, answer)
-            else:
-                await self._app(scope, _replay(body, receive), answer)
-        except _Gone:
-            status = 499  # never sent: nobody is there to read it
-        except _TooLarge:
-            response = _answer(413, "too-large", f"A body may have {BODY_BYTES} bytes")
-            await response(scope, receive, answer)
-        except Exception as error:
-            log.error("request.failed", reason=type(error).__name__, exc_info=True)
-            if not sent:
-                response = _answer(500, "internal-failure", "The service failed; the failure is recorded")
+        with _span(method, scope["path"], headers, correlation_id) as span:
+            try:
+                body = await _body(receive, headers)
+                if (wrong := _unreadable(body, headers)) is not None:
+                    await wrong(scope, receive, answer)
+                else:
+                    await self._app(scope, _replay(body, receive), answer)
+            except _Gone:
+                status = 499  # never sent: nobody is there to read it
+            except _TooLarge:
+                response = _answer(413, "too-large", f"A body may have {BODY_BYTES} bytes")
                 await response(scope, receive, answer)
-        finally:
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "unknown")
-            REQUESTS.labels(route, method, str(status)).observe(seconds)
-            if not route.startswith(("/healthz", "/readyz", "/metrics", "/internal/v1/quiet")):
-                log.info("request.answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+            except Exception as error:
+                log.error("request.failed", reason=type(error).__name__, exc_info=True)
+                if not sent:
+                    response = _answer(500, "internal-failure", "The service failed; the failure is recorded")
+                    await response(scope, receive, answer)
+            finally:
+                seconds = time.perf_counter() - began
+                route = getattr(scope.get("route"), "path", "unknown")
+                REQUESTS.labels(route, method, str(status)).observe(seconds)
+                span.update_name(f"{method} {route}")
+                span.set_attributes({"http.route": route, "http.response.status_code": status})
+                if status >= 500:
+                    span.set_status(StatusCode.ERROR)
+                if not route.startswith(_ASKED_OFTEN):
+                    log.info("request.answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+
+
+def _span(method: str, path: str, headers: Headers, correlation_id: str) -> AbstractContextManager[Span]:
+    """The caller's trace goes on here. What a machine asks every second is none."""
+    if path.startswith(_ASKED_OFTEN):
+        return nullcontext(INVALID_SPAN)
+    attributes = {"http.request.method": method, "correlation_id": correlation_id}
+    return tracing.begun(method, SpanKind.SERVER, headers.get(tracing.HEADER), attributes)
 
 
 def _uuid(text: str | None) -> str | None:

@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
+from opentelemetry.trace import SpanKind
 from pydantic import TypeAdapter, ValidationError
 from pymongo import ASCENDING, DeleteOne, IndexModel, InsertOne, UpdateOne
 
-from shared import clock, identity
+from shared import clock, identity, tracing
 from shared.cloudevents import Envelope, Record, Unreadable
 from shared.cloudevents import read as read_envelope
 from shared.contracts import Event
@@ -343,7 +344,14 @@ class Consumer:
     async def _handle(self, item: _Item, tx: Transaction) -> None:
         assert item.envelope is not None
         tx.cause = item.envelope
+        attributes = {
+            "messaging.system": "kafka",
+            "messaging.consumer.group.name": self.group,
+            "cloudevents.event_type": item.envelope.type,
+            "correlation_id": item.envelope.correlationid or item.envelope.id,
+        }
         with (
+            tracing.begun(f"process {self.group}", SpanKind.CONSUMER, item.envelope.traceparent, attributes),
             identity.acting_as_system(),
             structlog.contextvars.bound_contextvars(
                 correlation_id=item.envelope.correlationid, causation_id=item.envelope.id

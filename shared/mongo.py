@@ -30,7 +30,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from shared import clock, identity
+from shared import clock, identity, tracing
 from shared.cloudevents import Envelope, Record, event_id, headers_for
 from shared.contracts import Event
 from shared.domain import State, Timer
@@ -319,7 +319,7 @@ class Transaction:
             causationid=causationid,
             authtype=authtype,
             authid=authid,
-            traceparent=None,
+            traceparent=tracing.traceparent(),
             agencyid=event.agency,
         )
         self._rows.append(_Row(event.topic, event.key.encode(), [[k, v] for k, v in headers], value))
@@ -447,6 +447,10 @@ class Database:
         is faster than colliding; the guarantee is the transaction's. Raises `Contended` or `Unavailable` after
         `patience` seconds, and whatever `work` raises.
         """
+        with tracing.step("transaction"):
+            return await self._in_turn(work, key, patience)
+
+    async def _in_turn(self, work: Callable[[Transaction], Awaitable[T]], key: str | None, patience: float) -> T:
         if key is None:
             return await self._persist(work, patience)
         lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
@@ -474,6 +478,7 @@ class Database:
                 if not retryable and not error.timeout:
                     raise
                 attempt += 1
+                tracing.note(conflicts=attempt)
                 pause = random.uniform(0.005, min(1.0, 0.005 * 2**attempt))
                 if time.monotonic() + pause >= deadline or not retryable:
                     if away(error) or (error.timeout and not await self.ping()):

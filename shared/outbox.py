@@ -19,6 +19,7 @@ from aiokafka.errors import InvalidMessageError, KafkaError, MessageSizeTooLarge
 from pymongo import DeleteOne
 from pymongo.errors import PyMongoError
 
+from shared import tracing
 from shared.kafka import Kafka
 from shared.lease import Lease
 from shared.metrics import HELD, LEADER, OUTBOX_AGE, PUBLISHED
@@ -212,6 +213,7 @@ class Relay:
         pending: list[tuple[Any, list[asyncio.Future[Any]]]] = []
         flying: list[asyncio.Future[Any]] = []
         failed = False
+        began = tracing.now()
         try:
             async with asyncio.timeout(min(ACKNOWLEDGE_SECONDS, self._lease.seconds_left)):
                 for document in going:
@@ -236,6 +238,7 @@ class Relay:
                 acknowledged.append(document)
                 for future in sent:
                     self._note(future.result())
+                tracing.published(document["topic"], document["rows"], began)
             elif document["topic"] not in self._refused:
                 if never := [f for f in sent if f.done() and not f.cancelled() and isinstance(f.exception(), _NEVER)]:
                     self._refuse(document, never[0].exception())

@@ -24,11 +24,12 @@ import uvicorn
 from aiokafka.errors import KafkaError as AioKafkaError
 from confluent_kafka import KafkaError, KafkaException
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pymongo import IndexModel
 from pymongo.errors import PyMongoError
 
-from shared import broker, clock, http, identity, inbox, logs, outbox, pages, timers, vitals, worker
+from shared import broker, clock, http, identity, inbox, logs, outbox, pages, timers, tracing, vitals, worker
 from shared.errors import Unavailable
 from shared.inbox import Consumer, dead_letters
 from shared.mongo import Database
@@ -40,6 +41,7 @@ T = TypeVar("T")
 VERSION = "0.1.0"
 FAILING_SECONDS = 30.0  # longer than a task that fails at once rests between two tries
 Role = Literal["api", "worker", "all"]
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # its own tells whole addresses
 
 log = structlog.get_logger("service")
 
@@ -200,10 +202,12 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        async with self.running(role, settings, stopping, rewind=rewind):
-            log.info("service.started", role=role)
-            await stopping.wait()
-            log.info("service.stopping")
+        resource = {"service.name": self.name, "service.version": VERSION, "service.instance.id": settings.instance}
+        with tracing.exported(settings.otlp_endpoint, **resource, role=role):
+            async with self.running(role, settings, stopping, rewind=rewind):
+                log.info("service.started", role=role)
+                await stopping.wait()
+                log.info("service.stopping")
         log.info("service.stopped")
 
     @asynccontextmanager
@@ -367,7 +371,13 @@ async def quiet(request: Request, caller: Annotated[None, identity.public()]) ->
 def _app(title: str, description: str = "") -> FastAPI:
     """An app that sends nobody elsewhere: neither to a path without its slash nor to another's script and style."""
     app = FastAPI(
-        title=title, version=VERSION, description=description, redirect_slashes=False, docs_url=None, redoc_url=None
+        title=title,
+        version=VERSION,
+        description=description,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=_NO_TELEMETRY,
     )
     pages.show(app)
     return app

@@ -123,6 +123,8 @@ class Settings(BaseSettings):
     """How long a worker that vanished keeps the others from publishing in its place."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log lines that are written."""
+    otlp_endpoint: str | None = None
+    """Collector to which traces are sent by OTLP over HTTP, as http://host:4318; without, nothing is traced."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -8,10 +8,11 @@ from contextlib import suppress
 from datetime import datetime
 
 import structlog
+from opentelemetry.trace import SpanKind
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import PyMongoError
 
-from shared import clock, identity
+from shared import clock, identity, tracing
 from shared.domain import Timer
 from shared.errors import Unavailable
 from shared.inbox import reason_of
@@ -99,6 +100,7 @@ class Timers:
             return True
 
         with (
+            tracing.begun(f"timer {seen.kind}", SpanKind.INTERNAL, None, {"correlation_id": seen.correlationid or ""}),
             clock.at(seen.due_at),
             identity.acting_as_system(),
             structlog.contextvars.bound_contextvars(correlation_id=seen.correlationid),

@@ -49,7 +49,7 @@ PORTS = {
 # Chosen ports lie below those that systems give to outgoing connections (from 32768 on): among them, any client's
 # connection could sit on a port at the moment at which its owner wants to listen there.
 _FIRST_PORT, _BLOCK, _BLOCKS = 20_000, 20, 600
-_PASSED_ON = ("MONGO_DRIVER", "PYTHONPATH", "SSL_CERT_FILE")
+_PASSED_ON = ("MONGO_DRIVER", "OTLP_ENDPOINT", "PYTHONPATH", "SSL_CERT_FILE")
 
 
 def home_folder() -> Path:
