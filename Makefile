@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check up down setup lock generate clean storm verify-mongo sbom audit
+.PHONY: demo test bench check up down setup lock generate clean storm verify-mongo sbom audit
 
 demo: setup        ## play one cohort from nomination to graduation on the embedded stack
 	$(BIN)/python -m demo play scenarios/pkp-2022-iii.yaml
@@ -15,10 +15,13 @@ test: setup        ## every test; starts the servers that it needs
 storm: setup       ## kill workers 1,000 times, take the neighbours away, count: KILLS, AWAY (seconds)
 	$(BIN)/python -m storm --kills $(or $(KILLS),1000) --away $(or $(AWAY),20)
 
+bench: setup      ## measure beside the floors, side by side: ONLY="relay inbox" for some; else docs/performance.md is written
+	$(BIN)/python -m benchmarks $(or $(ONLY),--write docs/performance.md)
+
 check: setup       ## style, types, boundaries between services, generated files, locked requirements
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy shared services stack demo storm tests
+	$(BIN)/mypy shared services stack demo storm benchmarks tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m shared.catalogue --check
 	$(PYTHON) requirements/lock.py --check

@@ -1,0 +1,101 @@
+"""`python -m benchmarks [NAME …]`: measure beside the floors, print the table. Exit 0 when every must is met."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from stack import Missing, NotStarted, Stack
+
+NAMES = ("relay", "inbox", "command", "latency", "race", "growth", "memory", "connector")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; by default all")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks of this file")
+    parser.add_argument("--tiny", action="store_true", help="only to see that everything runs")
+    parser.add_argument("--mongo-uri", help="a MongoDB of yours (transactions are needed); else one of the run's own")
+    parser.add_argument("--mongo-name", default="a MongoDB of yours", help="what the table says about it")
+    parser.add_argument("--kafka-bootstrap", help="a broker of yours; KAFKA_USERNAME, KAFKA_PASSWORD as for a service")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names).difference(NAMES):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    # Digits would be part of no event source; letters only.
+    os.environ["BENCH_RUN"] = secrets.token_hex(3).translate(str.maketrans("0123456789", "ghijklmnop"))
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        try:
+            return _run(arguments, Path(folder))
+        except (Missing, NotStarted) as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> int:
+    stack = Stack(folder / "stack", apart=True)
+    own = [part for part, given in (("kafka", arguments.kafka_bootstrap), ("mongo", arguments.mongo_uri)) if not given]
+    if own:
+        stack.up(own)
+    try:
+        return asyncio.run(_measure(arguments, folder, stack, own))
+    finally:
+        stack.down()
+
+
+async def _measure(arguments: argparse.Namespace, folder: Path, stack: Stack, own: list[str]) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmarks.figures import HEADINGS, Figure, calibration, machine, markdown, write
+    from benchmarks.site import TINY, Site, Size
+    from shared import logs
+    from shared.kafka import Kafka
+
+    if "kafka" in own:
+        kafka = Kafka(stack.endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *stack.credentials("kafka-admin"))
+    else:
+        user, password = os.environ.get("KAFKA_USERNAME"), os.environ.get("KAFKA_PASSWORD")
+        protocol = os.environ.get("KAFKA_SECURITY_PROTOCOL", "SASL_SSL" if user else "PLAINTEXT")
+        kafka = Kafka(arguments.kafka_bootstrap, protocol, user, password, os.environ.get("KAFKA_CA_FILE"))  # type: ignore[arg-type]
+    uri, server = arguments.mongo_uri, arguments.mongo_name
+    if "mongo" in own:
+        user, password = stack.credentials("mongo-admin")
+        uri = stack.endpoints["mongo"]["uri"].replace("://", f"://{user}:{password}@") + "&authSource=admin"
+        server = "the embedded server of MongoDB's protocol (secantusdb)"
+    where = f"{machine()}; on {server}"
+    logs.setup(service="bench", role="bench", version="0")
+    logging.disable(logging.ERROR)  # what topics and groups say until they have settled
+    site = Site(kafka, uri, folder, TINY if arguments.tiny else Size(), stack if len(own) == 2 else None)
+    console = Console(stderr=True, width=160)
+    figures: list[Figure] = []
+    calibrated = [calibration()]
+    try:
+        for name in arguments.names or (NAMES[:-1] if arguments.tiny else NAMES):
+            console.print(f"{name} …", style="dim")
+            measured = await importlib.import_module(f"benchmarks.{name}").measure(site)
+            for figure in measured:
+                console.print("   " + "  ".join(figure.cells()))
+            figures += measured
+            calibrated.append(calibration())
+    finally:
+        await site.clear()
+    table = Table(*HEADINGS, title=where)
+    for figure in figures:
+        table.add_row(*figure.cells())
+    Console(width=160).print(table)
+    if arguments.write:
+        write(arguments.write, markdown(figures, where, calibrated))
+    return int(not arguments.tiny and not all(figure.met for figure in figures))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
