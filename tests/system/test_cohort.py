@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 from pymongo import AsyncMongoClient
 
 from demo.play import play
+from demo.player import Gateway
 from demo.scenario import Scenario, cast
 from demo.summary import Summary
 from demo.topics import everything, kafka
 from shared import personal
+from shared.cloudevents import Record
 from shared.contracts import REGISTRY
+from shared.identity import routes_of
+from shared.mongo import Database
 from stack import PROJECT, Stack
 from storm.cohort import short_scenario
+from tests.malice.worlds import SERVICES as SERVING
+from tests.malice.worlds import SETTINGS
+from tests.support import settings_for, uid, until
 
 KILLED = "assessment-worker"
 
@@ -138,11 +148,21 @@ async def test_no_name_or_address_is_kept_outside_the_collections_that_are_for_t
 
 
 async def test_internal_routes_are_not_reachable_through_the_gateway(played: Played) -> None:
-    gateway = played.stack.endpoints["gateway"]
+    """Every route of every internal port, under each way to spell it, by whatever method."""
+    gateway, tried = played.stack.endpoints["gateway"], set()
     async with httpx.AsyncClient() as http:
-        for path in ("internal/v1/contacts", "internal/v1/quiet", "metrics", "healthz", "readyz"):
-            assert (await http.get(f"{gateway}/enrollment/{path}")).status_code == 404
-            assert (await http.get(f"{gateway}/enrollment/v1/../{path}")).status_code == 404
+        for service, serving in SERVING.items():
+            database = Database("mongodb://127.0.0.1:1", service, service=service)
+            settings = settings_for(serving.settings, **SETTINGS.get(service, {}))
+            for route in routes_of(serving.internal_app(database, settings)):
+                path = route.path.lstrip("/")
+                tried.add((service, path))
+                for spelt in (path, f"v1/../{path}", f"v1/%2e%2e/{path}", f"v1//../{path}", f"/{path}"):
+                    for method in (route.methods or set()) | {"GET"}:
+                        answer = await http.request(method, f"{gateway}/{service}/{spelt}")
+                        assert answer.status_code == 404, (method, service, spelt)
+            await database.close()
+    assert {("enrollment", "internal/v1/contacts"), ("scheduling", "metrics")} <= tried
 
 
 async def test_an_agency_can_read_its_own_topic_and_no_other(played: Played) -> None:
@@ -170,3 +190,129 @@ async def test_each_service_shows_its_openapi_and_its_pages_under_its_prefix(pla
             document = (await http.get(f"{gateway}/{service}/openapi.json")).json()
             assert document["openapi"].startswith("3.1") and document["servers"] == [{"url": f"/{service}"}]
             assert (await http.get(f"{gateway}/{service}/docs")).status_code == 200
+
+
+# --- what goes wrong tells nobody's name: last, because it leaves a record that is no event ----------------------
+
+
+def canaries() -> list[dict[str, Any]]:
+    """37 people made of strings that stand nowhere else."""
+    made = []
+    for n in range(37):
+        mark = hashlib.sha256(f"canary {n}".encode()).hexdigest()[:20]
+        nip = f"198002292005021{n + 900:03d}"
+        made.append(
+            {"name": f"Kenari-{mark} (generated)", "email": f"k-{mark}@example.go.id", "nip": nip, "mark": mark}
+        )
+    return made
+
+
+def ports(stack: Stack) -> dict[str, int]:
+    kept: dict[str, int] = json.loads((stack.home / "secrets.json").read_text())["ports"]
+    return kept
+
+
+async def logged(stack: Stack, words: Iterable[bytes]) -> list[str]:
+    """The logs in which any of these stands."""
+    return [log.name for log in (stack.home / "logs").glob("*.log") if any(word in log.read_bytes() for word in words)]
+
+
+async def test_a_failure_and_a_parked_record_leave_no_personal_data_in_logs_metrics_reasons_or_collections(
+    played: Played,
+) -> None:
+    """37 people of unique strings; a 500 with them in body, document and locals; a record with them parked by all.
+
+    The 500 is a real one: a stored person that no longer fits its model, read and written through the gateway.
+    A foreign record that cannot be read is kept on the dead-letter topics as it came, or it could not be judged or
+    redriven: those topics are for operators only. What it says must get nowhere else: not into the reason beside it,
+    not into a log, a metric or a collection. What we publish ourselves never holds personal data in the first place:
+    until here, no dead-letter topic has a record (`test_every_record_is_a_cloudevent…`).
+    """
+    stack, people = played.stack, canaries()
+    words = {word.encode() for person in people for word in (person["mark"], person["nip"])}
+    texts = {word.decode() for word in words}
+    user, password = stack.credentials("mongo-admin")
+    mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+        stack.endpoints["mongo"]["uri"], username=user, password=password, authSource="admin"
+    )
+    organiser = ("organiser", uid(1, 0xF0), ())
+    async with httpx.AsyncClient(timeout=30) as http:
+        gateway = Gateway(
+            stack.endpoints["gateway"], stack.endpoints["issuer"], stack.credentials("client-scenario"), http
+        )
+        for n, person in enumerate(people):
+            path, body = f"/enrollment/v1/people/{uid(n, 0xCA)}", {key: person[key] for key in ("name", "email", "nip")}
+            await gateway.call(organiser, "PUT", path, body)
+            await gateway.call(organiser, "PUT", path, body | {"zone": body["name"]}, expect=(422,))
+            await gateway.call(organiser, "GET", f"/enrollment/v1/people/{body['nip']}", expect=(422,))
+        damaged, first = uid(99, 0xCA), people[0]
+        await mongo["enrollment"]["people"].insert_one(
+            {"_id": damaged, "version": 1, "name": first["name"], "email": 7}
+        )
+        body = {"name": first["name"], "email": first["email"]}
+        path = f"/enrollment/v1/people/{damaged}"
+        for method in ("GET", "PUT"):
+            told = await gateway.call(organiser, method, path, body, expect=(500,), headers={"If-Match": '"1"'})
+            assert not any(text in str(told) for text in texts)
+            noted = [line for line in _lines(stack, "enrollment-api") if told["correlation_id"] in line]
+            assert any("request.failed" in line and "ValidationError" in line for line in noted)
+
+        admin = kafka(stack.endpoints, stack.credentials("kafka-admin"))
+        producer = AIOKafkaProducer(**admin.aiokafka())
+        await producer.start()
+        try:
+            for person in people:
+                text = json.dumps(person).encode()
+                headers = [("ce_type", b"id.go.lan.training.enrollment.cohort-opened.v1"), ("x-note", text)]
+                await producer.send_and_wait("training.enrollment", text, key=person["nip"].encode(), headers=headers)
+        finally:
+            await producer.stop()
+
+        async def parked() -> dict[str, list[Record]]:
+            found = {name: got for name, got in (await everything(admin)).items() if name.endswith(".dlq") and got}
+            return found if len(found) == 4 and all(len(got) == len(people) for got in found.values()) else {}
+
+        letters = await until(parked, seconds=60)
+        for records in letters.values():
+            assert {dict(record.headers)["dl_reason"] for record in records} == {b"unreadable:missing-ce_specversion"}
+            for record in records:
+                ours = [value or b"" for name, value in record.headers if name.startswith("dl_")]
+                assert any(word in (record.value or b"") for word in words) and len(ours) >= 7
+                assert not any(word in value for word in words for value in ours)
+
+        assert await logged(stack, {told["correlation_id"].encode()}) == ["enrollment-api.log"]
+        assert await logged(stack, words) == []
+        for name, port in ports(stack).items():
+            if name.endswith("internal"):
+                metrics = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+                assert "training_" in metrics and not any(text in metrics for text in texts), name
+    allowed, found = {(c.service, c.collection) for c in personal.COLLECTIONS}, set()
+    for service in SERVING:
+        await until(partial(_emptied, mongo[service]["outbox"]))
+        for collection in await mongo[service].list_collection_names():
+            async for document in mongo[service][collection].find({}):
+                if any(text in str(document) for text in texts):
+                    found.add((service, collection))
+    await mongo.close()
+    assert found == {("enrollment", "people")} <= allowed
+
+
+def _lines(stack: Stack, part: str) -> list[str]:
+    return (stack.home / "logs" / f"{part}.log").read_text().splitlines()
+
+
+async def _emptied(outbox: Any) -> bool:
+    return await outbox.find_one({}) is None
+
+
+async def test_no_secret_of_the_stack_is_in_any_of_its_logs(played: Played) -> None:
+    stack = played.stack
+    kept = json.loads((stack.home / "secrets.json").read_text())
+    secrets = {kept["installation_key"], kept["certificate_key"], *kept["clients"].values()}
+    for name in stack.endpoints["credentials"]:
+        secrets.add(stack.credentials(name)[1])
+    for key in (stack.home / "data-of-issuer").glob("key-*.pem"):
+        secrets.add(key.read_text().splitlines()[1])
+    assert len(secrets) >= 18 and min(map(len, secrets)) >= 16
+    assert len(list((stack.home / "logs").glob("*.log"))) >= len(stack.parts)
+    assert await logged(stack, {secret.encode() for secret in secrets}) == []
