@@ -29,21 +29,21 @@ _ended = threading.Event()
 
 
 class _Echo(BaseHTTPRequestHandler):
-    """Answers with the path and the headers that reached it; refuses a large body unread; is silent at `/v1/hung`."""
+    """Answers with the path and the headers that reached it; refuses a large body; is silent at `/v1/hung`."""
 
     def do_GET(self) -> None:
         if self.path == "/v1/hung":
             _ended.wait(30)
             return
-        if int(self.headers.get("Content-Length", 0)) > LIMIT:
-            self.close_connection = True
+        length = int(self.headers.get("Content-Length", 0))
+        self.rfile.read(length)
+        if length > LIMIT:
             self.send_response(413)
             self.send_header("Content-Type", "application/problem+json")
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"{}")
             return
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
         told = json.dumps({"path": self.path, "headers": dict(self.headers.items())}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(told)))
