@@ -62,13 +62,14 @@ async def rewind(kafka: Kafka, group: str, topic: str) -> int:
 
 
 async def _settled(ask: Callable[..., T], *arguments: Any) -> T:
-    """Ask again while the broker is still making up its mind who looks after the group."""
+    """Ask again while the broker is still making up its mind who looks after the group, or a partition."""
     deadline = asyncio.get_running_loop().time() + SECONDS
     while True:
         try:
             return await asyncio.to_thread(ask, *arguments)
         except KafkaException as error:
-            if error.args[0].code() not in _UNSETTLED or asyncio.get_running_loop().time() > deadline:
+            passing = error.args[0].code() in _UNSETTLED or error.args[0].retriable()
+            if not passing or asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(0.2)
 

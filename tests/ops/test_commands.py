@@ -208,12 +208,17 @@ async def test_doctor_finds_what_waits_and_is_content_when_a_worker_works(
     await consumer.receive([record(enrolled(2), 1, ce_id=b"no id")], kept)
     await publish(site.kafka(), record(enrolled(3), 1))
     monkeypatch.setattr("shared.ops.doctor.OUTBOX_SECONDS", 0)
-    sick = await ops(folder, "doctor", "--json")
+
+    async def told_of_the_record() -> Answer | None:
+        answer = await ops(folder, "doctor", "--json")
+        return answer if seen(answer, "group scheduling")["told"] == "1 records to do, members: 0" else None
+
+    sick = await until(told_of_the_record)
     assert sick.code == 1 and not sick.told["well"]
     assert seen(sick, "outbox")["do"] == "nobody publishes: start a worker of this service"
     assert seen(sick, "timers")["told"].startswith("1 overdue, since 2022-02-21T01:00:00")
     assert seen(sick, "parked scheduling")["told"] == "1 parked: 1 unreadable:id"
-    assert seen(sick, "group scheduling")["told"] == "1 records to do, members: 0"
+    assert seen(sick, "group scheduling")["state"] == "bad"
     monkeypatch.undo()
     await kept.collection("timers").delete_many({})
     (parked,) = await consumer.parked(kept)
@@ -236,6 +241,7 @@ async def test_doctor_finds_what_waits_and_is_content_when_a_worker_works(
     finally:
         work._stopping.set()
         await work.stop()
+    assert (await ops(folder, "outbox", "status", "--json")).told[0]["relay"] is None
 
 
 async def test_a_missing_index_and_a_clock_that_goes_wrong_are_told(
