@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import types
 import typing
@@ -439,3 +440,13 @@ def test_a_code_is_no_personal_number_and_no_text(code: str) -> None:
 def test_every_example_folder_belongs_to_an_event() -> None:
     folders = {path.name for path in Path(catalogue.ROOT / "contracts" / "examples").iterdir()}
     assert folders == set(REGISTRY)
+
+
+def test_the_examples_for_contributors_are_real_code() -> None:
+    text = (catalogue.ROOT / "CONTRIBUTING.md").read_text()
+    code = [
+        path.read_text() for part in ("services", "shared") for path in sorted((catalogue.ROOT / part).rglob("*.py"))
+    ]
+    examples = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert len(examples) == 5
+    assert [example for example in examples if not any(example in source for source in code)] == []
