@@ -141,6 +141,10 @@ class Service:
             help = "how long to wait for a neighbour that is away (60)"
             once.add_argument("--patience", metavar="SECONDS", type=float, default=60.0, help=help)
         arguments = parser.parse_args()
+        read = {topic for consumer in self.consumers for topic in consumer.topics}
+        if unread := sorted(set(getattr(arguments, "rewind", [])) - read):
+            told = ", ".join(sorted(read)) or "no topic"
+            raise SystemExit(f"--rewind {' '.join(unread)}: {self.name} reads {told}")
         settings = from_environment(self.settings)
         logs.setup(service=self.name, role=arguments.role, version=VERSION, level=settings.log_level)
         clock.use(settings.clock_source)
@@ -217,11 +221,12 @@ class Service:
         """The role's servers and tasks, for as long as the context lasts."""
         database = self.database(settings)
         work = None if role == "api" else Work(self, database, settings, stopping, rewind)
-        places = [_listening("INTERNAL", settings.internal_host, settings.internal_port)]
-        servers = [_server(self.internal_app(database, settings, work))]
+        internal, public = (settings.internal_host, settings.internal_port), (settings.http_host, settings.http_port)
+        places = [_listening("INTERNAL", *internal)]
+        servers = [_server(self.internal_app(database, settings, work), *internal)]
         if role != "worker":
-            places.append(_listening("HTTP", settings.http_host, settings.http_port))
-            servers.append(_server(self.public_app(database, settings)))
+            places.append(_listening("HTTP", *public))
+            servers.append(_server(self.public_app(database, settings), *public))
         serving = [asyncio.create_task(s.serve(sockets=[at])) for s, at in zip(servers, places, strict=True)]
         gc.freeze()  # what start-up made stays; collections then look only at what requests make
         try:
@@ -391,8 +396,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: FastAPI) -> _Server:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4)
+def _server(app: FastAPI, host: str, port: int) -> _Server:
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4
+    )
     return _Server(config)
 
 

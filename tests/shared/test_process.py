@@ -105,6 +105,14 @@ def test_a_redrive_whose_broker_is_away_ends_with_one_line_that_says_so() -> Non
     assert done.stderr == "redrive: the broker is away (KafkaConnectionError)\n"
 
 
+def test_a_topic_that_nobody_reads_cannot_be_rewound(monkeypatch: pytest.MonkeyPatch) -> None:
+    from services.assessment.app import service
+
+    monkeypatch.setattr(sys, "argv", ["app", "worker", "--rewind", "training.enrolment"])
+    with pytest.raises(SystemExit, match=r"^--rewind training\.enrolment: assessment reads training\.enrollment, .*$"):
+        service.main()
+
+
 def _get(url: str) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
