@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from shared.kafka import Kafka
 from shared.mongo import Database, Driver
+from tests.orders import Found, Orders, Tried
+from tests.support import many
 
 FIRST = ("tests/storm/", "tests/system/", "tests/stack/", "tests/scheduling/")
 """What takes longest begins first, so that two workers end at the same time."""
@@ -59,3 +61,37 @@ async def database(mongo_uri: str, driver: Driver, request: pytest.FixtureReques
     yield database
     await database.drop()
     await database.close()
+
+
+@pytest.fixture
+async def elsewhere(database: Database, mongo_uri: str, driver: Driver) -> AsyncIterator[Database]:
+    """The same database as another process opens it: whatever lock this one holds in memory, it does not see."""
+    other = Database(mongo_uri, database.collection("x").database.name, service=database.service, driver=driver)
+    yield other
+    await other.close()
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Says at the end of the run what this test has tried how often."""
+    return lambda text: record_property("count", text)
+
+
+@pytest.fixture
+def tried(count: Callable[[str], None]) -> Tried:
+    async def all_and_some(orders: Orders, *, explore: bool = True) -> Found:
+        found = await orders.explore() if explore else None
+        some = await orders.shuffle(many(20, 5000), found.outcome if found else None)
+        explored = f"all {found.orders:,} orders, by {found.transactions:,} transactions; " if found else ""
+        count(f"{explored}{some.orders:,} of {orders.number:,} orders from end to end")
+        return found or some
+
+    return all_and_some
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counted = [(r, t) for r in terminalreporter.getreports("passed") for n, t in r.user_properties if n == "count"]
+    if counted:
+        terminalreporter.section("counts")
+    for report, text in counted:
+        terminalreporter.line(f"{report.nodeid.removeprefix('tests/')}: {text}")

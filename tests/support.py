@@ -37,6 +37,11 @@ _sequences: WeakKeyDictionary[Database, Counter[tuple[str, str]]] = WeakKeyDicti
 _offsets = itertools.count()
 
 
+def many(few: int, all: int) -> int:
+    """How often: few times in `make test`, as often as was promised in `make orders`."""
+    return all if os.environ.get("FULL") else few
+
+
 def uid(number: int, kind: int = 0) -> str:
     """A UUIDv4-shaped id that a test can read: the number is its tail."""
     return str(UUID(f"{kind:08x}-0000-4000-8000-{number:012x}"))

@@ -9,12 +9,12 @@ from services.notification.domain import (
     AgencyContact,
     CohortPeople,
     Delivery,
+    DeliveryStatus,
     Membership,
     NamedCohort,
     Notice,
     SessionPeople,
 )
-from shared import clock
 from shared.contracts import REGISTRY, Event
 from shared.contracts.enrollment import AgencyRegistered, CohortOpened, ParticipantEnrolled, ParticipantWithdrawn
 from shared.contracts.scheduling import (
@@ -67,38 +67,42 @@ async def know_cohort(event: CohortOpened, tx: Transaction) -> None:
 
 @consumer.on(ParticipantEnrolled, reads=_people_of)
 async def welcome_participant(event: ParticipantEnrolled, tx: Transaction) -> None:
-    """Know the member, tell participant and mentor, and the participant what all members were told meanwhile."""
+    """Know the member, tell participant and mentor, and the participant what members were told meanwhile."""
     people = await _people(tx, event.cohort_id)
+    known = people.members.get(event.enrollment_id)
     member = Membership(
         participant_id=event.participant_id,
         mentor_id=event.mentor_id,
         agency_id=event.agency_id,
         enrolled_at=event.enrolled_at,
+        withdrawn_at=known.withdrawn_at if known else None,
     )
-    people = tx.save(people.but(members={**people.members, event.enrollment_id: member}))
+    tx.save(people.but(members={**people.members, event.enrollment_id: member}))
     await _notice(event, tx)
     for notice in (await tx.load_many(Notice, people.standing)).values():
-        if domain.belonged(member, notice):
+        if domain.concerns(notice, event.enrollment_id, member):
             await _make(notice, [member.participant_id], tx)
-    await _look_again(people, tx)
 
 
 @consumer.on(ParticipantWithdrawn, reads=_people_of)
 async def see_participant_off(event: ParticipantWithdrawn, tx: Transaction) -> None:
-    """Confirm the withdrawal; the cohort's mail goes there no more."""
+    """Confirm the withdrawal; what happened in the cohort since then is not sent there, unless it has left."""
     await _notice(event, tx)
     people = await _people(tx, event.cohort_id)
-    if (member := people.members.get(event.enrollment_id)) is not None:
-        left = member.model_copy(update={"active": False})
-        tx.save(people.but(members={**people.members, event.enrollment_id: left}))
+    if (member := people.members.get(event.enrollment_id)) is None:
+        return
+    left = member.model_copy(update={"withdrawn_at": event.withdrawn_at})
+    tx.save(people.but(members={**people.members, event.enrollment_id: left}))
+    for notice in (await tx.load_many(Notice, people.standing)).values():
+        if domain.concerns(notice, event.enrollment_id, member) > domain.concerns(notice, event.enrollment_id, left):
+            await _take_back(notice, member.participant_id, tx)
 
 
 @consumer.on(LearningGroupFormed, LearningGroupChanged, reads=_people_of)
 async def know_group(event: LearningGroupFormed | LearningGroupChanged, tx: Transaction) -> None:
     """Know who meets in a group."""
     people = await _people(tx, event.cohort_id)
-    people = tx.save(people.but(groups={**people.groups, event.group_id: event.enrollment_ids}))
-    await _look_again(people, tx)
+    tx.save(people.but(groups={**people.groups, event.group_id: event.enrollment_ids}))
 
 
 @consumer.on(SessionScheduled, SessionRescheduled, SessionCancelled, reads=_people_of)
@@ -126,7 +130,7 @@ for _type in domain.rules():
 
 
 async def _notice(event: Event, tx: Transaction) -> None:
-    """Make the deliveries of an event, or let it wait for the facts that say who its recipients are."""
+    """Make the deliveries of an event; where it concerns members, whoever is heard of later is told as well."""
     if event.type not in domain.rules():
         return
     assert tx.cause is not None
@@ -135,48 +139,27 @@ async def _notice(event: Event, tx: Transaction) -> None:
     cohort_id, session_id = getattr(event, "cohort_id", None), getattr(event, "session_id", None)
     people = await _people(tx, cohort_id or event.subject)
     session = await tx.load(SessionPeople, session_id) if session_id else None
-    notice = domain.notice(tx.cause.id, event, people, session, happened_at=tx.cause.time)
-    if not await _deliver(notice, people, tx):
-        tx.save(notice)
-        tx.save(people.but(waiting=[*people.waiting, notice.id]))
-    elif domain.to_members(notice):
+    notice = domain.notice(tx.cause, event, people, session)
+    agency = await tx.load(AgencyContact, event.agency) if event.agency != "-" else None
+    await _make(notice, domain.recipients(notice, people, agency), tx)
+    if domain.to_members(notice):
         tx.save(notice)
         tx.save(people.but(standing=[*people.standing, notice.id]))
 
 
-async def _deliver(notice: Notice, people: CohortPeople, tx: Transaction) -> bool:
-    agency_id = domain.event_of(notice).agency
-    agency = await tx.load(AgencyContact, agency_id) if agency_id != "-" else None
-    try:
-        told = domain.recipients(notice, people, agency)
-    except domain.NotYetKnown:
-        return False
-    await _make(notice, told, tx)
-    return True
-
-
 async def _make(notice: Notice, told: Iterable[str], tx: Transaction) -> None:
     """The deliveries to these persons, where they are not made already."""
-    made = domain.deliveries(notice, told, clock.now())
+    made = domain.deliveries(notice, told)
     known = await tx.load_many(Delivery, [delivery.id for delivery in made])
-    origin = {"correlationid": tx.cause.correlationid, "causationid": tx.cause.id} if tx.cause else {}
     for delivery in made:
         if delivery.id not in known:
-            tx.save(delivery.but(**origin))
+            tx.save(delivery)
 
 
-async def _look_again(people: CohortPeople, tx: Transaction) -> None:
-    """Facts arrived: deliver what waited for them."""
-    if not people.waiting:
-        return
-    notices = await tx.load_many(Notice, people.waiting)
-    left, standing = [], list(people.standing)
-    for id, notice in notices.items():
-        if not await _deliver(notice, people, tx):
-            left.append(id)
-        elif domain.to_members(notice):
-            standing.append(id)
-        else:
-            tx.delete(notice)
-    if left != people.waiting:
-        tx.save(people.but(waiting=left, standing=standing))
+async def _take_back(notice: Notice, recipient_id: str, tx: Transaction) -> None:
+    """Who had left by then is not told after all; what is sent is sent."""
+    channels = domain.rules()[notice.event_type].channels
+    ids = [domain.delivery_id(notice, recipient_id, channel) for channel in channels]
+    for delivery in (await tx.load_many(Delivery, ids)).values():
+        if delivery.status is DeliveryStatus.DUE:
+            tx.delete(delivery)

@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict
 
 from shared import reference
+from shared.cloudevents import Envelope
 from shared.contracts import REGISTRY, Code, Event, Id
 from shared.contracts.notification import Channel, NotificationFailed, NotificationSent, NotificationSuppressed
 from shared.domain import State
@@ -82,7 +83,7 @@ def render(template: str, facts: Mapping[str, Any], name: str, cohort: str) -> t
 
 
 class Membership(BaseModel):
-    """A participant of a cohort, for telling who is to be told."""
+    """A participant of a cohort and for how long, for telling who is to be told."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,7 +91,7 @@ class Membership(BaseModel):
     mentor_id: Id
     agency_id: Id
     enrolled_at: datetime
-    active: bool = True
+    withdrawn_at: datetime | None = None
 
 
 class CohortPeople(State):
@@ -100,10 +101,8 @@ class CohortPeople(State):
 
     members: dict[Id, Membership] = {}
     groups: dict[Id, list[Id]] = {}
-    waiting: list[Id] = []
-    """Notices whose recipients are not all known yet."""
     standing: list[Id] = []
-    """Notices to all members: told as well to whoever held a seat by then and is heard of only later."""
+    """Notices to members: told as well to whoever held a seat by then and is heard of only later."""
 
 
 class NamedCohort(State):
@@ -158,7 +157,7 @@ class AgencyContact(State):
 
 
 class Notice(State):
-    """An event for which a rule exists, for as long as somebody whom it concerns may still be heard of.
+    """An event for which a rule exists; kept where it concerns members, who may be heard of later, or to have left.
 
     Whom it concerns is settled when it happens; what arrives later only tells who they are. Its id is the event's.
     """
@@ -170,6 +169,7 @@ class Notice(State):
     happened_at: datetime
     trainer_ids: list[Id] = []
     attendee_ids: list[Id] = []  # enrollments
+    correlationid: str | None = None
 
 
 class DeliveryStatus(StrEnum):
@@ -222,83 +222,70 @@ class AgencySubscription(State):
 # --- who is told -------------------------------------------------------------------------------------------------
 
 
-class NotYetKnown(Exception):
-    """Facts that say who the recipients are have not arrived yet."""
-
-
-def notice(
-    id: str, event: Event, people: CohortPeople, session: SessionPeople | None, *, happened_at: datetime
-) -> Notice:
+def notice(cause: Envelope, event: Event, people: CohortPeople, session: SessionPeople | None) -> Notice:
     """Settle whom an event concerns. Groups and sessions are on the topic of what is told of them: they are known."""
     groups = session.group_ids if session else []
     return Notice(
-        id=id,
+        id=cause.id,
         event_type=event.type,
         value=event.model_dump_json(),
-        happened_at=happened_at,
+        happened_at=cause.time,
+        correlationid=cause.correlationid,
         trainer_ids=session.trainer_ids if session else [],
         attendee_ids=[enrollment_id for group_id in groups for enrollment_id in people.groups.get(group_id, ())],
     )
 
 
 def recipients(notice: Notice, people: CohortPeople, agency: AgencyContact | None) -> list[str]:
-    """The persons to be told now, each once. Raises `NotYetKnown`.
-
-    Members are those who held a seat when it happened and are not known to have left; nobody who joins later gets
-    old mail.
-    """
+    """The persons to be told now, each once."""
     event = event_of(notice)
     told: list[str] = []
     for audience in rules()[notice.event_type].to:
         match audience:
             case "participant" | "mentor":
-                told.append(_person(event, audience, people))
+                told.append(getattr(event, f"{audience}_id"))
             case "coordinators":
                 told += agency.coordinator_ids if agency else []
-            case "members":
-                told += [m.participant_id for m in people.members.values() if belonged(m, notice)]
             case "trainers":
                 told += notice.trainer_ids
-            case "attendees":
-                for enrollment_id in notice.attendee_ids:
-                    if (member := people.members.get(enrollment_id)) is None:
-                        raise NotYetKnown
-                    told += [member.participant_id] if member.active else []
+    told += [member.participant_id for id, member in people.members.items() if concerns(notice, id, member)]
     return list(dict.fromkeys(told))
 
 
-def belonged(member: Membership, notice: Notice) -> bool:
-    """Whether this member is one of those whom a notice to all members concerns."""
-    return member.active and member.enrolled_at <= notice.happened_at
+def concerns(notice: Notice, enrollment_id: str, member: Membership) -> bool:
+    """Whether this member is to be told as such: whoever held a seat when it happened.
+
+    Nobody who joins later gets old mail; nobody who has left gets new mail.
+    """
+    if notice.happened_at < member.enrolled_at or (member.withdrawn_at and member.withdrawn_at <= notice.happened_at):
+        return False
+    to = rules()[notice.event_type].to
+    return "members" in to or ("attendees" in to and enrollment_id in notice.attendee_ids)
 
 
 def to_members(notice: Notice) -> bool:
-    return "members" in rules()[notice.event_type].to
+    return not {"members", "attendees"}.isdisjoint(rules()[notice.event_type].to)
 
 
-def _person(event: Event, audience: Audience, people: CohortPeople) -> str:
-    named: str | None = getattr(event, f"{audience}_id", None)
-    if named is not None:
-        return named
-    member = people.members.get(getattr(event, "enrollment_id", ""))
-    if member is None:
-        raise NotYetKnown
-    return member.participant_id if audience == "participant" else member.mentor_id
+def delivery_id(notice: Notice, recipient_id: str, channel: Channel) -> str:
+    return derive("notification", "delivery", notice.id, recipient_id, channel)
 
 
-def deliveries(notice: Notice, told: Iterable[str], now: datetime) -> list[Delivery]:
+def deliveries(notice: Notice, told: Iterable[str]) -> list[Delivery]:
     """One delivery per recipient and channel."""
     event, rule = event_of(notice), rules()[notice.event_type]
     facts = event.model_dump(mode="json")
     return [
         Delivery(
-            id=derive("notification", "delivery", notice.id, recipient_id, channel),
+            id=delivery_id(notice, recipient_id, channel),
             event_id=notice.id,
             recipient_id=recipient_id,
             channel=channel,
             template=rule.template,
             cohort_id=getattr(event, "cohort_id", None),
             facts=facts,
+            correlationid=notice.correlationid,
+            causationid=notice.id,
         )
         for recipient_id in told
         for channel in rule.channels

@@ -5,11 +5,19 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from shared import reference
-from shared.contracts.assessment import ModuleNotPassed, ProgrammeCompleted
+from shared.contracts.assessment import (
+    CredentialIssued,
+    CredentialKind,
+    ModuleNotPassed,
+    ProgrammeCompleted,
+    ProgrammeNotCompleted,
+)
 from shared.contracts.enrollment import (
     AgencyKind,
     AgencyRegistered,
     CohortOpened,
+    NominationRejected,
+    NominationReturned,
     NominationSubmitted,
     ParticipantEnrolled,
     ParticipantWithdrawn,
@@ -21,6 +29,7 @@ from shared.contracts.scheduling import (
     LearningGroupFormed,
     RescheduleReason,
     SchedulePublished,
+    SessionCancelled,
     SessionMode,
     SessionRescheduled,
     SessionScheduled,
@@ -80,7 +89,7 @@ def enrolled(n: int, agency: int = 1, *, at: datetime = START) -> ParticipantEnr
     )
 
 
-def withdrawn(n: int, agency: int = 1) -> ParticipantWithdrawn:
+def withdrawn(n: int, agency: int = 1, *, at: datetime = START) -> ParticipantWithdrawn:
     return ParticipantWithdrawn(
         enrollment_id=uid(n, 0xE),
         cohort_id=COHORT,
@@ -89,7 +98,7 @@ def withdrawn(n: int, agency: int = 1) -> ParticipantWithdrawn:
         reason_code=WithdrawalReason.ASSIGNMENT,
         seat_released=True,
         effective_on=date(2022, 2, 7),
-        withdrawn_at=START,
+        withdrawn_at=at,
     )
 
 
@@ -182,4 +191,38 @@ def graduated(n: int, agency: int = 1) -> ProgrammeCompleted:
         rule_set_version="pkp-2019.1",
         decision_id=uid(1, 0x1),
         decided_on=date(2022, 6, 19),
+    )
+
+
+def returned(n: int, agency: int = 1) -> NominationReturned:
+    return NominationReturned(**_nomination(n, agency), reason_code="document-missing", returned_at=START)
+
+
+def rejected(n: int, agency: int = 1) -> NominationRejected:
+    return NominationRejected(**_nomination(n, agency), reason_code="requirement-not-met", rejected_at=START)
+
+
+def _nomination(n: int, agency: int) -> dict[str, str]:
+    return nominated(n, agency).model_dump(exclude={"submitted_at"})
+
+
+def cancelled() -> SessionCancelled:
+    return SessionCancelled(
+        session_id=SESSION, cohort_id=COHORT, module_id=uid(1, 0x8), reason_code="organiser", cancelled_at=START
+    )
+
+
+def not_graduated(n: int, agency: int = 1) -> ProgrammeNotCompleted:
+    return ProgrammeNotCompleted(**graduated(n, agency).model_dump(), reason_codes=["aspect.project-result"])
+
+
+def certified(n: int, agency: int = 1) -> CredentialIssued:
+    return CredentialIssued(
+        credential_id=uid(n, 0x10),
+        cohort_id=COHORT,
+        enrollment_id=uid(n, 0xE),
+        participant_id=uid(n, 0xB),
+        agency_id=uid(agency, 0xA),
+        kind=CredentialKind.GRADUATION,
+        issued_on=date(2022, 6, 19),
     )

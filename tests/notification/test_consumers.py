@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-
-import pytest
 
 from services.notification import commands
 from services.notification.consumers import consumer
-from services.notification.domain import CohortPeople, Delivery, Notice
-from shared.contracts import Event
-from shared.contracts.scheduling import SchedulePublished
+from services.notification.domain import Delivery, Notice
 from shared.mongo import Database
 from tests.notification.story import (
-    COHORT,
     agency,
     enrolled,
     graduated,
     grouped,
     moved,
-    not_passed,
     published,
     regrouped,
     scheduled,
@@ -62,6 +55,22 @@ async def test_who_held_a_seat_is_told_of_the_timetable_whenever_the_seat_is_hea
     assert {who for who, _ in await told(database, "schedule-published")} == {uid(n, 0xB) for n in (1, 2, 3)}
 
 
+async def test_what_is_told_late_is_still_caused_by_what_happened(database: Database) -> None:
+    await deliver(consumer, database, published())
+    await deliver(consumer, database, enrolled(1))
+    (notice,) = await database.query(Notice, {})
+    made = await database.query(Delivery, {"template": "schedule-published"})
+    assert {delivery.causationid for delivery in made} == {notice.id}
+
+
+async def test_who_had_left_by_then_is_not_told_although_the_news_of_it_comes_late(database: Database) -> None:
+    await deliver(consumer, database, enrolled(1), enrolled(2), grouped(1, 2), scheduled())
+    await deliver(consumer, database, moved(), published(), at=START + days(2))
+    await deliver(consumer, database, withdrawn(2, at=START + days(1)))
+    assert {who for who, _ in await told(database, "schedule-published")} == {uid(1, 0xB)}
+    assert {who for who, _ in await told(database, "session-rescheduled")} == {uid(1, 0xB), uid(9, 0x7)}
+
+
 async def test_a_moved_session_is_told_to_its_group_as_it_was_then(database: Database) -> None:
     await deliver(consumer, database, grouped(1, 2), scheduled(), moved(), regrouped(1, 3))
     await deliver(consumer, database, enrolled(1), enrolled(2), enrolled(3))
@@ -76,39 +85,3 @@ async def test_coordinators_are_told_about_their_agencys_people(database: Databa
     assert (uid(50), "email") in await told(database, "programme-completed")
     found = await database.query(Delivery, {"template": "programme-completed", "recipient_id": uid(50)})
     assert {d.facts["agency_id"] for d in found} == {uid(1, 0xA)}
-
-
-INPUTS: dict[str, Sequence[Event]] = {
-    "enrollment": [enrolled(1), enrolled(2)],
-    "scheduling": [grouped(1, 2), scheduled(), moved(), published()],
-    "assessment": [not_passed(1)],
-}
-
-
-def interleavings() -> list[list[Event]]:
-    """Every order that keeps the order within each topic."""
-    labels = [name for name, events in INPUTS.items() for _ in events]
-    orders = set(itertools.permutations(labels))
-    result = []
-    for order in sorted(orders):
-        cursors = {name: iter(events) for name, events in INPUTS.items()}
-        result.append([next(cursors[name]) for name in order])
-    return result
-
-
-ORDERS = interleavings()
-
-
-@pytest.mark.parametrize(
-    "order", ORDERS[:: max(1, len(ORDERS) // 25)], ids=lambda o: "-".join(type(e).__name__[0:9] for e in o)
-)
-async def test_whichever_topic_is_faster_the_same_people_are_told(order: list[Event], database: Database) -> None:
-    fates = [await deliver(consumer, database, event) for event in order]
-    assert sum(f.parked for f in fates) == 0
-    both, trainer = {uid(1, 0xB), uid(2, 0xB)}, uid(9, 0x7)
-    assert {who for who, _ in await told(database, "session-rescheduled")} == both | {trainer}
-    assert {who for who, _ in await told(database, "module-not-passed")} == {uid(1, 0xB)}
-    assert await told(database, "schedule-published") == set(itertools.product(both, ("email", "inbox")))
-    assert [notice.event_type for notice in await database.query(Notice, {})] == [SchedulePublished.type]
-    people = await database.get(CohortPeople, COHORT)
-    assert people is not None and people.waiting == []

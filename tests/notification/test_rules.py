@@ -19,6 +19,19 @@ def test_a_rule_names_an_event_and_a_template_that_exist(rule: domain.Rule) -> N
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.template)
+def test_whom_a_rule_names_its_event_names_too(rule: domain.Rule) -> None:
+    """So that nothing must have arrived before, from whichever topic, to know who it is."""
+    named = {
+        "participant": "participant_id",
+        "mentor": "mentor_id",
+        "trainers": "session_id",
+        "coordinators": "agency_id",
+    }
+    needed = {named.get(audience, "cohort_id") for audience in rule.to}
+    assert needed <= set(REGISTRY[rule.event].model_fields)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.template)
 def test_every_variable_of_a_template_is_a_field_of_its_event_or_a_name(rule: domain.Rule) -> None:
     words = domain.templates()[rule.template]
     known = {*REGISTRY[rule.event].model_fields, "name", "cohort"}
