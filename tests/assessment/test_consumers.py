@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from services.assessment import domain
 from services.assessment.consumers import consumer, timers
-from services.assessment.domain import Cohort, ModuleLedger, ModuleResult, Record
-from shared.cloudevents import Record as KafkaRecord
+from services.assessment.domain import ModuleLedger, ModuleResult
 from shared.contracts import Event
 from shared.contracts.assessment import ModuleCompleted, ModuleNotPassed, ModuleResultRevised, Outcome
 from shared.contracts.scheduling import AttendanceStatus
-from shared.inbox import Fates
 from shared.mongo import Database
 from tests.assessment.story import AFTER, SCORED, Story, module_id
 from tests.support import announced, clock_at, deliver, fire_timers, record
@@ -206,140 +199,7 @@ async def test_whoever_joins_after_the_closing_gets_a_result_and_an_attempt_to_m
     assert (late.enrollment_id, late.attempts_left) == (story.enrollment(3), 1)
 
 
-# --- any order ---------------------------------------------------------------------------------------------------
-
-
-def lifecycle(story: Story, *, called_off: bool = False) -> tuple[list[KafkaRecord], list[KafkaRecord]]:
-    """What enrollment and what scheduling announces, each in its order; all types with the cohort called off.
-
-    The second participant misses a session, which is corrected after the module closed; the third withdraws.
-    """
-    from_enrollment: list[Event] = [*story.enrollment_facts(), story.withdrawn(3)]
-    if called_off:
-        from_enrollment.append(story.called_off())
-    from_scheduling: list[Event] = [
-        story.formed(1),
-        story.formed(2),
-        story.scheduled(PLAIN, 1, jp=7),
-        story.scheduled(PLAIN, 2),
-        story.scheduled(MARKED, 1),
-        story.scheduled(MARKED, 2),
-        story.published({PLAIN: 2, MARKED: 2, ALONE: 0}),
-        story.regrouped(2, []),
-        story.rescheduled(PLAIN, 2, by=timedelta(hours=2)),
-        story.cancelled(MARKED, 2),
-        story.attended(MARKED, 1),
-        story.attended(MARKED, 2),
-        story.attended(PLAIN, 1, number=1, jp=7),
-        story.attended(PLAIN, 2, ABSENT, number=1, jp=7),
-        story.attended(PLAIN, 1, number=2),
-        story.attended(PLAIN, 2, number=2),  # closes the module: the second has not passed
-        story.corrected(PLAIN, 2, PRESENT, ABSENT, jp=7),  # and has passed after all
-        story.corrected(PLAIN, 1, SICK, PRESENT, jp=7),  # and the first has not
-        story.regrouped(1, [1]),  # too late to change who took part
-    ]
-    counted: Counter[str] = Counter()
-    made: list[list[KafkaRecord]] = []
-    for events in (from_enrollment, from_scheduling):
-        made.append([])
-        for event in events:
-            counted[event.subject] += 1
-            made[-1].append(record(event, counted[event.subject], at=AFTER))
-    return made[0], made[1]
-
-
-def interleaved(streams: Sequence[list[KafkaRecord]], chance: random.Random) -> list[KafkaRecord]:
-    """The records of both topics in one order that keeps each topic's own."""
-    left = [list(reversed(stream)) for stream in streams]
-    merged = []
-    while any(left):
-        stream = chance.choices(left, weights=[len(part) for part in left])[0]
-        merged.append(stream.pop())
-    return merged
-
-
-BOOKKEEPING = {"version", "revision", "pos", "guard"}
-KEPT = (Cohort, ModuleLedger, ModuleResult, Record)
-
-
-async def outcome_of(database: Database) -> tuple[dict[str, Any], list[Any]]:
-    """What is kept and what was announced, but for the kernel's own counting."""
-    states: dict[str, Any] = {}
-    for cls in KEPT:
-        for state in await database.query(cls, {}):
-            states[f"{cls.collection}/{state.id}"] = state.model_dump(exclude=BOOKKEEPING)
-    assert await database.collection("timers").count_documents({}) == 0
-    events = [(e.source, e.subject, e.sequence, e.id, event.model_dump()) for e, event in await announced(database)]
-    assert [e[:3] for e in sorted(events, key=lambda e: e[:3])] == sorted({e[:3] for e in events})
-    return states, sorted(events, key=lambda e: e[:3])
-
-
-async def forget(database: Database) -> None:
-    names = [cls.collection for cls in KEPT]
-    await asyncio.gather(*(database.collection(name).delete_many({}) for name in (*names, "outbox", "inbox", "timers")))
-
-
-def test_the_lifecycle_has_every_type_that_assessment_consumes() -> None:
-    kinds = {dict(r.headers)["ce_type"] for stream in lifecycle(Story(), called_off=True) for r in stream}
-    assert {kind.decode() for kind in kinds if kind} == set(consumer.handles)
-
-
-@pytest.mark.parametrize("part", range(6))
-async def test_any_order_of_the_two_topics_gives_the_same_results_and_the_same_events(
-    database: Database, part: int
-) -> None:
-    """50 seeded interleavings each, in batches of any size, some of it delivered twice."""
-    called_off = part == 5
-    streams = lifecycle(Story(), called_off=called_off)
-    expected = None
-    for seed in range(part * 50, part * 50 + 50):
-        chance = random.Random(seed)
-        order = [*streams[0], *streams[1]] if seed == part * 50 else interleaved(streams, chance)
-        if seed == part * 50 + 1:
-            order = [*streams[1], *streams[0]]
-        fates = Fates()
-        with clock_at(AFTER):
-            while order:
-                size = chance.choice((1, 2, 3, 8, 24))
-                batch, order = order[:size], order[size:]
-                again = chance.choice((0, 0, 0, 2))
-                for delivered in (batch, batch[-again:] if again else []):
-                    met = await consumer.receive(delivered, database)
-                    fates.handled += met.handled
-                    fates.parked += met.parked
-        await fire_timers(timers, database, until=AFTER)
-        assert (fates.parked, fates.handled) == (0, sum(map(len, streams))), seed
-        found = await outcome_of(database)
-        if expected is None:
-            expected = found
-            kinds = Counter(type(event).__name__ for _, event in await announced(database))
-            completed = 1 if called_off else 3  # the module without sessions closes by its window alone
-            assert kinds == {"ModuleCompleted": completed, "ModuleNotPassed": 1, "ModuleResultRevised": 2}
-        assert found == expected, seed
-        await forget(database)
-
-
-async def test_two_workers_that_handle_the_two_topics_at_once_give_the_same_results(database: Database) -> None:
-    streams = lifecycle(Story())
-    expected = None
-    for seed in range(40):
-        chance = random.Random(seed)
-
-        async def work(stream: list[KafkaRecord], chance: random.Random = chance) -> int:
-            parked = 0
-            while stream:
-                size = chance.choice((1, 2, 5, 20))
-                parked += (await consumer.receive(stream[:size], database)).parked
-                stream = stream[size:]
-            return parked
-
-        with clock_at(AFTER):
-            assert await asyncio.gather(*(work(list(stream)) for stream in streams)) == [0, 0]
-        await fire_timers(timers, database, until=AFTER)
-        found = await outcome_of(database)
-        expected = expected or found
-        assert found == expected, seed
-        await forget(database)
+# --- at the same instant -------------------------------------------------------------------------------------------
 
 
 async def test_the_last_attendance_and_the_closing_timer_never_close_a_module_twice(database: Database) -> None:
