@@ -56,7 +56,7 @@ from tests.assessment.passages import (
     rubric,
 )
 from tests.assessment.story import AFTER, CURRICULUM, DECIDED_ON, MODULES, PROGRAMME, RULES, SCORED, Story, module_id
-from tests.support import announced, clock_at, deliver, uid
+from tests.support import announced, clock_at, deliver, many, uid
 
 ACADEMIC = SCORED[1]
 UNMARKED = next(code for code in MODULES if code not in SCORED)
@@ -582,3 +582,24 @@ async def test_a_name_is_nowhere_but_sealed_and_opens_only_for_its_own_certifica
     assert SEAL.open(first.id, sealed[first.id]) == name_of(first.participant_id)
     with pytest.raises(InvalidTag):
         SEAL.open(second.id, sealed[first.id])
+
+
+async def test_no_mark_is_given_after_the_marks_were_locked(database: Database, elsewhere: Database) -> None:
+    """A failing mark and the graduation meeting at the same moment: the meeting has seen it, or it is refused."""
+    stories = [Story(n=n, people=[1], groups={1: [1]}) for n in range(1, many(10, 200) + 1)]
+    for story in stories:
+        await finish(database, story)
+
+        async def fail(story: Story = story) -> None:
+            with clock_at(AFTER):
+                scores = {story.enrollment(1): Decimal(10)}
+                await commands.mark_module(story.cohort_id, module_id(SCORED[0]), scores, elsewhere)
+
+        refused, met = await asyncio.gather(fail(), graduate(database, story), return_exceptions=True)
+        assert refused is None or isinstance(refused, domain.MarksLocked)
+        assert met is None or isinstance(met, domain.MarksIncomplete)  # a second attempt is due first
+        id = domain.result_id(story.enrollment(1), module_id(SCORED[0]), 1)
+        result, record = await database.get(ModuleResult, id), await database.get(Record, story.enrollment(1))
+        assert result is not None and record is not None
+        assert (result.score == 10) == (refused is None)
+        assert bool(record.graduated) == (refused is not None), story.n

@@ -14,7 +14,7 @@ from shared.domain import expect_revision
 from shared.errors import Contended, NotFound, PreconditionFailed, Stale, Unavailable
 from shared.mongo import Database, Transaction, _Positions
 from tests.shared.sample import COHORT, Cohort, Enrollment, Full, confirmed, enroll, enrolled, open_cohort
-from tests.support import announced, record, uid
+from tests.support import announced, many, record, uid
 
 
 async def test_a_state_and_its_events_are_written_together(database: Database) -> None:
@@ -125,9 +125,9 @@ async def test_a_hundred_want_forty_seats_and_exactly_forty_get_one(database: Da
     assert len(await announced(database)) == 40
 
 
-async def test_no_one_is_enrolled_after_the_door_closed(database: Database) -> None:
+async def test_no_one_is_enrolled_after_the_door_closed(database: Database, elsewhere: Database) -> None:
     """Snapshot isolation alone would let a decision that only read the cohort slip past its closing."""
-    for round in range(20):
+    for round in range(many(20, 200)):
         cohort_id = uid(round, 0xC)
         await open_cohort(database, cohort_id)
 
@@ -149,12 +149,11 @@ async def test_no_one_is_enrolled_after_the_door_closed(database: Database) -> N
                 await tx.load(Enrollment, uid(number, 0xE))
                 tx.save(Enrollment(id=uid(number, 0xE), cohort_id=cohort_id))
 
-            await database.transaction(work)
+            await elsewhere.transaction(work)
 
         numbers = range(round * 10, round * 10 + 5)
-        results = await asyncio.gather(close(), *(enter(n) for n in numbers), return_exceptions=True)
-        counted = results[0]
-        assert await database.query(Enrollment, {"cohort_id": cohort_id}) == [] or isinstance(counted, int)
+        counted, *entered = await asyncio.gather(close(), *(enter(n) for n in numbers), return_exceptions=True)
+        assert all(outcome is None or isinstance(outcome, Full) for outcome in entered), entered
         assert len(await database.query(Enrollment, {"cohort_id": cohort_id})) == counted
 
 
@@ -199,6 +198,28 @@ async def test_a_deleted_state_is_gone_and_a_new_one_may_take_its_place(database
     await database.transaction(work)
     kept = await database.get(Cohort, COHORT)
     assert kept is not None and (kept.taken, kept.version) == (1, 1)
+
+
+async def test_nobody_exceeds_a_quota_that_two_processes_fill_at_once(database: Database, elsewhere: Database) -> None:
+    """A decision that rests on how many there are: two who both see the last free place may not both take it."""
+    for round in range(many(20, 200)):
+        cohort_id = uid(round, 0xC)
+        await open_cohort(database, cohort_id)
+
+        async def enter(number: int, through: Database, cohort_id: str = cohort_id) -> None:
+            async def work(tx: Transaction) -> None:
+                cohort = await tx.require(Cohort, cohort_id)
+                if len(await tx.find(Enrollment, {"cohort_id": cohort_id}, owner=cohort)) >= 2:
+                    raise Full
+                await tx.load(Enrollment, uid(number, 0xE))
+                tx.save(Enrollment(id=uid(number, 0xE), cohort_id=cohort_id))
+
+            await through.transaction(work)
+
+        entering = [enter(round * 10 + n, (database, elsewhere)[n % 2]) for n in range(4)]
+        outcomes = await asyncio.gather(*entering, return_exceptions=True)
+        assert sum(isinstance(outcome, Full) for outcome in outcomes) == outcomes.count(None) == 2
+        assert len(await database.query(Enrollment, {"cohort_id": cohort_id})) == 2
 
 
 async def test_find_sees_what_this_transaction_wrote(database: Database) -> None:
@@ -272,19 +293,25 @@ async def test_more_than_one_document_of_the_database_can_hold_leaves_in_one_tra
     assert [row["value"] for document in documents for row in document["rows"]] == values
 
 
-async def test_the_revision_moves_only_when_an_editable_field_does(database: Database) -> None:
+async def test_the_revision_moves_only_when_an_editable_field_does(database: Database, elsewhere: Database) -> None:
+    """An edit with If-Match succeeds while another process enrolls one participant after the other."""
     await open_cohort(database)
-    for n in range(1, 21):
-        await enroll(database, n)
 
     async def rename(tx: Transaction) -> Cohort:
         cohort = await tx.require(Cohort, COHORT)
         expect_revision(cohort, 1)
         return tx.save(cohort.but(label="b"))
 
+    number = many(60, 200)
+    enrolling = [asyncio.create_task(enroll(elsewhere, n, capacity=number)) for n in range(1, number + 1)]
+    await asyncio.wait(enrolling, return_when=asyncio.FIRST_COMPLETED)
     assert (await database.transaction(rename)).revision == 2
+    assert not all(task.done() for task in enrolling)
+    await asyncio.gather(*enrolling)
     with pytest.raises(PreconditionFailed):
         await database.transaction(rename)
+    kept = await database.get(Cohort, COHORT)
+    assert kept is not None and (kept.taken, kept.label, kept.revision) == (number, "b", 2)
 
 
 async def test_a_thing_that_is_not_there_is_not_found(database: Database) -> None:
