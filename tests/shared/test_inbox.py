@@ -18,13 +18,19 @@ from shared.errors import Contended, Rejected, Unavailable
 from shared.inbox import INDEXES, Consumer, dead_letters
 from shared.mongo import Database, Transaction
 from tests.shared.sample import COHORT, confirmed, enrolled
-from tests.support import deliver, record, records, uid
+from tests.support import deliver, many, record, records, uid
 
 
 class Roster(State):
     collection: ClassVar[str] = "rosters"
 
     seated: list[int] = []
+    asked: int = 0
+
+
+def numbered(number: int) -> ParticipantEnrolled:
+    """One subject's fact of this number."""
+    return enrolled(1).model_copy(update={"roster_number": number})
 
 
 class Unwelcome(Rejected):
@@ -139,6 +145,83 @@ async def test_redrive_goes_in_sequence_and_lifts_the_block(world: World, databa
     assert await world.consumer.parked(database) == []
     assert await database.collection("blocks").find({}).to_list(None) == []
     assert (await deliver(world.consumer, database, enrolled(1))).handled == 1
+
+
+async def test_a_letter_whose_predecessors_are_still_in_the_outbox_waits_for_them(
+    world: World, database: Database
+) -> None:
+    world.refused = {1}
+    await deliver(world.consumer, database, *(numbered(n) for n in (1, 2, 3)))
+    world.refused = set()
+    first, second, third = await letters(database)
+    for too_early in ([third], [second, third], [third, second]):
+        assert (await world.consumer.redrive(too_early, database)).handled == 0
+    assert (await deliver(world.consumer, database, numbered(4))).parked == 1
+    assert (await world.consumer.redrive([first, third], database)).handled == 1
+    assert (await world.consumer.redrive(await letters(database), database)).handled == 3
+    assert await seated(database) == [1, 2, 3, 4]
+
+
+async def test_redriving_races_live_records_of_the_same_subject_and_all_are_handled_in_order(
+    world: World, database: Database, elsewhere: Database
+) -> None:
+    """The last redriven record lifts the block in the very moment in which the next one arrives."""
+    for round in range(many(10, 200)):
+        world.refused = {1}
+        numbers = [1, *range(2, 2 + round % 3)]
+        await deliver(world.consumer, database, *(numbered(n) for n in numbers))
+        world.refused = set()
+        live = records(database, *(numbered(n) for n in range(len(numbers) + 1, len(numbers) + 4)))
+
+        async def arrive(live: list[Record] = live) -> None:
+            for given in live:
+                await world.consumer.receive([given], elsewhere)
+
+        await asyncio.gather(world.consumer.redrive(await letters(database), database), arrive())
+        await world.consumer.redrive(await letters(database), database)
+        assert await seated(database) == list(range(1, len(numbers) + 4)), round
+        assert await world.consumer.parked(database) == []
+        assert await database.collection("blocks").count_documents({}) == 0
+        for name in ("rosters", "outbox"):
+            await database.collection(name).delete_many({})
+
+
+async def test_a_backlog_and_commands_on_one_document_starve_neither(
+    world: World, database: Database, elsewhere: Database, count: Callable[[str], None]
+) -> None:
+    """The batches take the cohort's document with every transaction; so do four callers of the API's process."""
+    number, taken, done = many(1000, 10_000), list[float](), asyncio.Event()
+
+    async def command(tx: Transaction) -> None:
+        roster = await tx.load(Roster, COHORT) or Roster(id=COHORT)
+        tx.save(roster.but(asked=roster.asked + 1))
+
+    async def call() -> None:
+        while not done.is_set():
+            began = time.monotonic()
+            await elsewhere.transaction(command, key=COHORT)
+            taken.append(time.monotonic() - began)
+            await asyncio.sleep(0.1)
+
+    callers = [asyncio.create_task(call()) for _ in range(4)]
+    given = records(database, *(enrolled(n) for n in range(1, number + 1)))
+    began, waited = time.monotonic(), 0
+    try:
+        while given:
+            try:
+                await world.consumer.receive(given[:100], database)
+                given = given[100:]
+            except Unavailable:  # the worker brings the same records again
+                waited += 1
+                assert waited < 20
+        seconds = time.monotonic() - began
+    finally:
+        done.set()
+        await asyncio.gather(*callers)
+    roster = await database.get(Roster, COHORT)
+    assert roster is not None and (roster.seated, roster.asked) == (list(range(1, number + 1)), len(taken))
+    assert max(taken) < 10  # nobody was turned away, nobody waited long
+    count(f"{number:,} events at {number / seconds:.0f}/s beside {len(taken)} commands, slowest {max(taken):.1f} s")
 
 
 async def test_an_older_letter_of_the_same_record_is_skipped(world: World, database: Database) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -30,9 +32,11 @@ from shared.mongo import Database, Driver, Transaction
 from shared.outbox import Relay
 from shared.service import Service, Work
 from shared.worker import read_partition, read_topic
-from tests.shared.sample import COHORT, Cohort, confirmed, enroll, enrolled, open_cohort
+from tests.shared.relaying import LEASE_SECONDS, processes
+from tests.shared.relaying import relay as relay_process
+from tests.shared.sample import COHORT, Cohort, Enrollment, confirmed, enroll, enrolled, open_cohort
 from tests.shared.test_process import ROOT, environment
-from tests.support import record, settings_for, uid, until
+from tests.support import many, record, settings_for, uid, until
 
 _names = itertools.count()
 
@@ -273,6 +277,55 @@ async def test_only_one_of_two_relays_publishes_and_the_other_takes_over(
     await asyncio.wait_for(running[1 - leader], 10)
 
 
+async def test_two_relays_that_both_believe_to_hold_the_lease_keep_each_subjects_order(
+    database: Database, kafka: Kafka, topic: str, mongo_uri: str, driver: Driver, count: Callable[[str], None]
+) -> None:
+    """Two processes; in turn one is stopped in the middle of sending for longer than its lease lasts.
+
+    What leaves twice has the same id and the same bytes; without the second copies every subject is in its order.
+    """
+    rounds, subjects = many(2, 40), 100
+    await open_cohort(database)
+
+    async def change(tx: Transaction) -> None:
+        for n, seat in enumerate((await tx.load_many(Enrollment, [uid(n, 0xE) for n in range(subjects)])).values()):
+            tx.save(seat, *[enrolled(n)] * 5)
+
+    async def begin(tx: Transaction) -> None:
+        await tx.load_many(Enrollment, [uid(n, 0xE) for n in range(subjects)])
+        for n in range(subjects):
+            tx.save(Enrollment(id=uid(n, 0xE), cohort_id=COHORT), enrolled(n))
+
+    await database.transaction(begin)
+    with processes(2, relay_process, mongo_uri, database.collection("x").database.name, driver, kafka, topic) as relays:
+        await until(lambda: _empty(database))
+        for round in range(rounds):
+            for _ in range(4):
+                await database.transaction(change)
+            for stalled in (relays[round % 2], relays[1 - round % 2]):
+                stalled.signal(signal.SIGSTOP)
+                await asyncio.sleep(2 * LEASE_SECONDS)
+                stalled.signal(signal.SIGCONT)
+            await database.transaction(change)
+            await until(lambda: _empty(database), seconds=30)
+        await asyncio.sleep(2 * LEASE_SECONDS)  # what a stalled one still had in hand
+    first: dict[str, bytes | None] = {}
+    order: dict[str, list[int]] = {}
+    twice = 0
+    for found in await read_topic(kafka, topic):
+        envelope = read(found)
+        if envelope.id in first:
+            twice += 1
+            assert first[envelope.id] == found.value
+        else:
+            first[envelope.id] = found.value
+            order.setdefault(envelope.subject, []).append(envelope.sequence)
+    assert twice or rounds < 10  # or no two ever believed it
+    assert len(order) == subjects
+    assert all(numbers == list(range(1, 1 + 25 * rounds + 1)) for numbers in order.values())
+    count(f"{len(first):,} events, {2 * rounds} stalls longer than the lease, {twice} sent twice, none lost")
+
+
 def seats_service(group: str) -> tuple[Service, Consumer]:
     consumer = Consumer(group)
 
@@ -460,6 +513,59 @@ async def test_the_redrive_role_tries_what_is_parked_again_and_tells_what_became
     assert (ended, complained) == (0, b"")
     assert told.splitlines()[-1] == b"scheduling: 1 handled, 1 parked again, 1 left"
     assert away[0] == 1 and away[2] == b"redrive: the database is away (ServerSelectionTimeoutError)\n"
+
+
+async def test_redriving_while_more_of_the_same_subject_arrives_applies_all_in_its_order(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, mongo_uri: str, driver: Driver
+) -> None:
+    """An operator redrives again and again, while records come live and letters are still on their way."""
+    other = Database(mongo_uri, f"other-{os.getpid()}-{next(_names)}", service="scheduling", driver=driver)
+    await other.ensure(INDEXES)
+    consumer = Consumer(topic)
+    refusing = True
+
+    @consumer.on(ParticipantEnrolled, reads=lambda event: (Seats, event.cohort_id))
+    async def seat(event: ParticipantEnrolled, tx: Transaction) -> None:
+        if refusing and event.roster_number == 1:
+            raise Unwelcome
+        seats = await tx.load(Seats, event.cohort_id) or Seats(id=event.cohort_id)
+        tx.save(seats.but(taken=[*seats.taken, event.roster_number]))
+
+    async def change(number: int) -> None:
+        async def work(tx: Transaction) -> None:
+            known = await tx.load(Enrollment, uid(1, 0xE)) or Enrollment(id=uid(1, 0xE), cohort_id=COHORT)
+            tx.save(known, enrolled(1).model_copy(update={"roster_number": number}))
+
+        await database.transaction(work)
+
+    async def parked() -> bool:
+        return {p.reason for p in await consumer.parked(other)} == {"unwelcome", "behind"}
+
+    work = started(Service("scheduling", routers=[], consumers=[consumer], indexes=INDEXES), other, kafka)
+    try:
+        for number in range(1, 11):
+            await change(number)
+        await until(parked, seconds=25)
+        refusing = False
+        for number in range(11, 41):
+            await change(number)
+            if number % 5 == 0:
+                await consumer.redrive(await read_topic(kafka, f"{topic}.{topic}.dlq"), other)
+
+        async def all_applied() -> bool:
+            await consumer.redrive(await read_topic(kafka, f"{topic}.{topic}.dlq"), other)
+            seats = await other.get(Seats, COHORT)
+            return seats is not None and len(seats.taken) == 40
+
+        await until(all_applied, seconds=25)
+    finally:
+        await stopped(work)
+    published_as = [int(json.loads(r.value or b"")["roster_number"]) for r in await read_topic(kafka, topic)]
+    seats = await other.get(Seats, COHORT)
+    assert seats is not None and seats.taken == published_as
+    assert await consumer.parked(other) == []
+    await other.drop()
+    await other.close()
 
 
 async def test_a_handler_added_later_sees_the_past_when_its_group_is_rewound(

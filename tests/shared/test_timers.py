@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import signal
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
 
 from shared import clock
 from shared.domain import Timer
-from shared.mongo import Database, Transaction
+from shared.mongo import Database, Driver, Transaction
 from shared.timers import ATTEMPTS, Timers
+from tests.shared.relaying import LEASE_SECONDS, fire, processes
 from tests.shared.sample import Cohort, confirmed, open_cohort
-from tests.support import START, announced, fire_timers, uid
+from tests.support import START, announced, fire_timers, many, uid, until
 
 
 class World:
@@ -131,3 +135,39 @@ async def test_a_broken_timer_rests_after_some_attempts_and_lets_the_others_go_o
     (resting,) = await database.query(Timer, {})
     assert resting.failed and resting.failures == ATTEMPTS
     assert await Timers.next_due(database) is None
+
+
+# --- real processes ----------------------------------------------------------------------------------------------
+
+
+async def test_a_timer_set_before_its_process_is_killed_is_fired_by_another_and_once(
+    database: Database, mongo_uri: str, driver: Driver, count: Callable[[str], None]
+) -> None:
+    """Two workers want the lease; the one that has it is stopped, continued and killed while timers fire."""
+    rounds = many(2, 20)
+    due = clock.now()
+    number = itertools.count(1)
+    pids = itertools.cycle((0, 1))
+    with processes(2, fire, mongo_uri, database.collection("x").database.name, driver) as workers:
+        for _ in range(rounds):
+            before = next(number)
+            for n in range(before, before + 20):
+                await database.transaction(lambda tx, n=n: tx.set_timer("seat", str(n), due))  # type: ignore[misc]
+                last = n
+            number = itertools.count(last + 1)
+            which = next(pids)
+            workers[which].signal(signal.SIGSTOP)
+            await asyncio.sleep(2 * LEASE_SECONDS)  # longer than a lease: the other believes to hold it, this one too
+            workers[which].signal(signal.SIGCONT)
+            await until(lambda: _none_due(database))
+        for n in range(last + 1, last + 21):
+            await database.transaction(lambda tx, n=n: tx.set_timer("seat", str(n), due))  # type: ignore[misc]
+        workers[0].kill()
+        await until(lambda: _none_due(database), seconds=25)
+    told = [(e.subject, e.sequence) for e, _ in await announced(database)]
+    assert sorted(told) == sorted((uid(n, 0xE), 1) for n in range(1, last + 21))
+    count(f"{len(told)} timers, {rounds} stalls longer than the lease, one kill: each fired once")
+
+
+async def _none_due(database: Database) -> bool:
+    return not await database.query(Timer, {})
