@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test bench check up down setup lock generate clean storm verify-mongo sbom audit
+.PHONY: demo test bench check up down setup lock generate clean storm orders verify-mongo sbom audit
 
 demo: setup        ## play one cohort from nomination to graduation on the embedded stack
 	$(BIN)/python -m demo play scenarios/pkp-2022-iii.yaml
@@ -17,6 +17,14 @@ storm: setup       ## kill workers 1,000 times, take the neighbours away, count:
 
 bench: setup      ## measure beside the floors, side by side: ONLY="relay inbox" for some; else docs/performance.md is written
 	$(BIN)/python -m benchmarks $(or $(ONLY),--write docs/performance.md)
+
+ORDERS := $(wildcard tests/*/test_orders.py) tests/shared/test_transaction.py tests/shared/test_inbox.py \
+	tests/shared/test_publishing.py tests/shared/test_timers.py tests/enrollment/test_processes.py \
+	tests/enrollment/test_commands.py tests/assessment/test_commands.py tests/assessment/test_consumers.py \
+	tests/system/test_cohort.py
+
+orders: setup      ## interleavings, races and takeovers at their full number, with counts (about two hours on two cores)
+	FULL=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ORDERS)
 
 check: setup       ## style, types, boundaries between services, generated files, locked requirements
 	$(BIN)/ruff check .

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,14 @@ from demo.player import Gateway
 from demo.scenario import Scenario, cast
 from demo.summary import Summary
 from demo.topics import everything, kafka
+from services.assessment.app import service as assessment
+from services.notification import consumers as notification
+from services.notification.app import service as notifying
+from services.notification.commands import subscribe
+from services.notification.domain import AgencyContact
+from services.scheduling.app import service as scheduling
 from shared import personal
-from shared.cloudevents import Record
+from shared.cloudevents import Record, read
 from shared.contracts import REGISTRY
 from shared.identity import routes_of
 from shared.mongo import Database
@@ -33,9 +39,11 @@ from stack import PROJECT, Stack
 from storm.cohort import short_scenario
 from tests.malice.worlds import SERVICES as SERVING
 from tests.malice.worlds import SETTINGS
-from tests.support import settings_for, uid, until
+from tests.orders import Orders
+from tests.support import clock_at, fire_timers, many, settings_for, uid, until
 
 KILLED = "assessment-worker"
+SERVICES = (scheduling, assessment, notifying)
 
 
 class Played:
@@ -190,6 +198,36 @@ async def test_each_service_shows_its_openapi_and_its_pages_under_its_prefix(pla
             document = (await http.get(f"{gateway}/{service}/openapi.json")).json()
             assert document["openapi"].startswith("3.1") and document["servers"] == [{"url": f"/{service}"}]
             assert (await http.get(f"{gateway}/{service}/docs")).status_code == 200
+
+
+@pytest.mark.parametrize("group", ["scheduling", "assessment", "notification", "notification-feed"])
+async def test_in_whatever_order_a_groups_partitions_come_it_rebuilds_the_same_from_the_beginning(
+    played: Played, group: str, mongo_uri: str, count: Callable[[str], None]
+) -> None:
+    service, consumer = next((s, c) for s in SERVICES for c in s.consumers if c.group == group)
+    topics = await everything(kafka(played.stack.endpoints, played.stack.credentials("kafka-admin")))
+    records = [record for topic in consumer.topics for record in topics[topic]]
+    database = Database(mongo_uri, f"rebuilt-{group}", service=service.name)
+    end = max(read(record).time for record in records) + timedelta(days=1)
+
+    async def finish() -> None:
+        await fire_timers(service.timers, database, until=end)
+
+    if group == "notification-feed":
+        await notification.consumer.receive(records, database)
+        with clock_at(end):
+            for agency in await database.query(AgencyContact, {"code": {"$in": played.scenario.listeners}}):
+                await subscribe(agency.id, database)
+        await database.collection("outbox").delete_many({})
+    unordered = ["standing", "records", "agency_ids", "cohort_ids"]
+    orders = Orders(consumer, database, records, at=end, finish=finish, unordered=unordered)
+    try:
+        rebuilt = await orders.rebuild()
+        shuffled = await orders.shuffle(many(2, 200), rebuilt.outcome, batches=(20, 50, 100))
+    finally:
+        await database.drop()
+        await database.close()
+    count(f"{len(records):,} records, rebuilt and in {shuffled.orders} orders")
 
 
 # --- what goes wrong tells nobody's name: last, because it leaves a record that is no event ----------------------
