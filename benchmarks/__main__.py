@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +30,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names).difference(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    # Digits would be part of no event source; letters only.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it ends its servers, too
     os.environ["BENCH_RUN"] = secrets.token_hex(3).translate(str.maketrans("0123456789", "ghijklmnop"))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         try:
