@@ -14,8 +14,8 @@ from benchmarks.world import SEATS
 
 async def _race(site: Site, commands: int, *, naive: bool) -> list[float]:
     """Seconds until the last of them has its answer, and how many got a seat."""
-    database = await site.database("race")
-    name, cohort_id = site.databases[-1][1], str(uuid4())
+    name, cohort_id = site.name("race"), str(uuid4())
+    database = await site.database("race", name=name)
     with ExitStack() as processes:
         racers = [
             processes.enter_context(
