@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -16,12 +16,13 @@ from fastapi import APIRouter
 from prometheus_client import generate_latest
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from shared import clock
 from shared.errors import Rejected, Unavailable
 from shared.http import BODY_BYTES, Asked, Db, IdempotencyKey, problems
 from shared.identity import Caller, Role, allow, public
 from shared.mongo import Database, Transaction
 from shared.service import Service
-from tests.support import KEYS, api, settings_for, token, uid
+from tests.support import KEYS, START, api, settings_for, token, uid
 
 
 class NoRoom(Rejected):
@@ -240,6 +241,15 @@ async def test_nesting_has_one_limit_however_deep_the_code_that_reads_it(depth: 
 async def test_a_flat_list_of_many_is_not_deep(client: httpx.AsyncClient) -> None:
     many = PLAN | {"more": [[{"a": number}] for number in range(1000)]}
     assert (await client.put("/v1/plans/flat", headers=WHO, json=many)).status_code == 200
+
+
+async def test_an_idempotency_key_is_kept_by_real_time_also_in_a_played_scenario(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    with clock.at(START):
+        assert (await client.post("/v1/plans", headers=WHO | {"Idempotency-Key": "some-key-1"})).status_code == 200
+    (kept,) = await database.collection("idempotency").find({}).to_list(None)
+    assert abs(kept["at"] - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 OTHER_KINDS = ["text/plain", "application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data"]

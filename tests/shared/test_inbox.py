@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -18,7 +19,7 @@ from shared.errors import Contended, Rejected, Unavailable
 from shared.inbox import INDEXES, Consumer, dead_letters
 from shared.mongo import Database, Transaction
 from tests.shared.sample import COHORT, confirmed, enrolled
-from tests.support import deliver, many, record, records, uid
+from tests.support import START, deliver, many, record, records, uid
 
 
 class Roster(State):
@@ -311,6 +312,17 @@ async def test_a_record_whose_state_is_fought_over_waits_alone_and_is_never_park
     again = await world.consumer.receive(given, database)
     assert (again.handled, again.duplicate) == (1, 3)
     assert await seated(database) == [1, 8, 9]
+
+
+async def test_the_inbox_dates_what_it_keeps_by_real_time_also_in_a_played_scenario(
+    world: World, database: Database
+) -> None:
+    """A row dated 2022 would fall to its own retention within a minute."""
+    world.refused = {2}
+    await deliver(world.consumer, database, enrolled(1), enrolled(2), at=START)
+    rows = await database.collection("inbox").find({}).to_list(None)
+    assert sorted(row["fate"] for row in rows) == ["handled", "parked"]
+    assert all(abs(row["at"] - datetime.now(UTC)) < timedelta(minutes=1) for row in rows)
 
 
 async def test_the_inbox_remembers_longer_than_the_broker_keeps_records(database: Database, world: World) -> None:

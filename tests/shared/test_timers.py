@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +138,70 @@ async def test_a_broken_timer_rests_after_some_attempts_and_lets_the_others_go_o
     (resting,) = await database.query(Timer, {})
     assert resting.failed and resting.failures == ATTEMPTS
     assert await Timers.next_due(database) is None
+
+
+# --- the loop of a worker ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def running(timers: Timers, database: Database) -> AsyncIterator[asyncio.Event]:
+    """A worker that fires timers, until the event is set or the context ends."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(timers.run(database, stopping, lease_seconds=0.6))
+    try:
+        yield stopping
+    finally:
+        stopping.set()
+        await asyncio.wait_for(task, 10)
+
+
+async def test_a_step_of_the_clock_and_a_timer_just_set_are_noticed_at_once(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not by the next poll, which here would be in ten minutes."""
+    monkeypatch.setattr("shared.timers.POLL_SECONDS", 600.0)
+    file, days = tmp_path / "clock", [START + timedelta(days=n) for n in range(5)]
+    file.write_text(START.isoformat())
+
+    def fired(count: int) -> bool:
+        return len(world.fired) == count
+
+    clock.use(str(file))
+    try:
+        for day in days:
+            await set_timer(database, f"set before {day}", day)
+        async with running(world.timers, database):
+            for number, day in enumerate(days, 1):
+                (tmp_path / "draft").write_text(day.isoformat())
+                (tmp_path / "draft").replace(file)
+                await until(partial(fired, number), seconds=5)
+            for number in range(1, 5):
+                await set_timer(database, f"set just now {number}", days[-1])
+                await until(partial(fired, len(days) + number), seconds=5)
+    finally:
+        clock.use(None)
+    assert [instant for _, instant in world.fired] == [*days, *[days[-1]] * 4]
+
+
+async def test_of_two_workers_one_fires_and_the_other_takes_over(database: Database) -> None:
+    worlds = World(), World()
+
+    async def fired(count: int) -> list[int]:
+        await until(lambda: sum(len(world.fired) for world in worlds) == count)
+        return [len(world.fired) for world in worlds]
+
+    async with running(worlds[0].timers, database) as first, running(worlds[1].timers, database) as second:
+        for n in range(5):
+            await set_timer(database, f"a{n}", START)
+            counts = await fired(n + 1)
+        assert sorted(counts) == [0, 5]
+        leader = counts.index(5)
+        (first, second)[leader].set()
+        await set_timer(database, "b", START)
+        await fired(6)  # by either: it may have been on its way
+        await set_timer(database, "c", START)
+        await fired(7)
+        assert worlds[1 - leader].fired[-1][0] == "c"
 
 
 # --- real processes ----------------------------------------------------------------------------------------------

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
 import pytest
 from bson import BSON
 
+from shared import clock
 from shared.contracts import NAMESPACE
 from shared.domain import expect_revision
 from shared.errors import Contended, NotFound, PreconditionFailed, Stale, Unavailable
 from shared.mongo import Database, Transaction, _Positions
 from tests.shared.sample import COHORT, Cohort, Enrollment, Full, confirmed, enroll, enrolled, open_cohort
-from tests.support import announced, many, record, uid
+from tests.support import START, announced, many, record, uid
 
 
 async def test_a_state_and_its_events_are_written_together(database: Database) -> None:
@@ -24,6 +26,17 @@ async def test_a_state_and_its_events_are_written_together(database: Database) -
     assert event == enrolled(1)
     assert (envelope.subject, envelope.sequence, envelope.partitionkey) == (uid(1, 0xE), 1, COHORT)
     assert envelope.agencyid == uid(1, 0xD)
+
+
+async def test_a_fact_tells_when_it_happened_in_the_training_and_when_it_was_really_recorded(
+    database: Database,
+) -> None:
+    with clock.at(START):
+        await open_cohort(database)
+        await enroll(database, 1)
+    ((envelope, _),) = await announced(database)
+    assert envelope.time == START
+    assert envelope.recordedtime is not None and abs(envelope.recordedtime - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 async def test_nothing_is_written_when_the_work_refuses(database: Database) -> None:
