@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka.admin import AdminClient, ConfigResource
 from prometheus_client import REGISTRY
 from pymongo.errors import DuplicateKeyError
@@ -337,16 +338,20 @@ def seats_service(group: str) -> tuple[Service, Consumer]:
     return Service("scheduling", routers=[], consumers=[consumer], indexes=INDEXES), consumer
 
 
-def started(service: Service, database: Database, kafka: Kafka, *, rewind: Sequence[str] = ()) -> Work:
-    settings = settings_for(
+def settings_of(kafka: Kafka, **more: Any) -> Any:
+    return settings_for(
         kafka_bootstrap=kafka.bootstrap,
         kafka_security_protocol=kafka.protocol,
         kafka_username=kafka.username,
         kafka_password=kafka.password,
         lease_seconds=0.6,
         instance="the-one-worker",  # a restart takes its place in the group at once
+        **more,
     )
-    work = Work(service, database, settings, asyncio.Event(), rewind)
+
+
+def started(service: Service, database: Database, kafka: Kafka, *, rewind: Sequence[str] = ()) -> Work:
+    work = Work(service, database, settings_of(kafka), asyncio.Event(), rewind)
     work.start()
     return work
 
@@ -634,6 +639,63 @@ async def test_records_not_yet_done_are_the_groups_lag_until_they_are_done(
         gate.set()
         await stopped(work)
     assert shown("training_consuming") == 0
+
+
+@pytest.mark.parametrize("driver", ["motor"], indirect=True)
+async def test_a_worker_told_to_stop_amid_a_backlog_loses_nothing_and_doubles_nothing(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, mongo_uri: str
+) -> None:
+    """What it had begun is committed on both sides; the next one goes on at the very next record."""
+    name = f"other-{os.getpid()}-{next(_names)}"
+    other = Database(mongo_uri, name, service="scheduling")
+    await other.ensure(INDEXES)
+    onward, backlog = f"{topic}.onward", list(range(1, 801))
+    await broker.prepare(kafka, [Topic(onward, 1)], [], 1)
+    consumer, amid, stopping = Consumer(topic), asyncio.Event(), asyncio.Event()
+
+    @consumer.on(ParticipantEnrolled, reads=lambda event: (Seats, event.cohort_id))
+    async def seat(event: ParticipantEnrolled, tx: Transaction) -> None:
+        if event.roster_number == 150 and not amid.is_set():
+            amid.set()
+            await until(stopping.is_set)
+        seats = await tx.load(Seats, event.cohort_id) or Seats(id=event.cohort_id)
+        tx.save(seats.but(taken=[*seats.taken, event.roster_number]))
+        tx.forward(replace(record(event, 1), value=str(event.roster_number).encode()), onward)
+
+    async def enroll_all(tx: Transaction) -> None:
+        await tx.load_many(Enrollment, [uid(n, 0xE) for n in backlog])
+        for n in backlog:
+            tx.save(Enrollment(id=uid(n, 0xE), cohort_id=COHORT), enrolled(n))
+
+    async def taken() -> list[int]:
+        seats = await other.get(Seats, COHORT)
+        return seats.taken if seats else []
+
+    async def all_on() -> bool:
+        return len(await taken()) == len(backlog) and await _empty(other)
+
+    await database.transaction(enroll_all)
+    await until(lambda: _empty(database))
+    service = Service("scheduling", routers=[], consumers=[consumer], indexes=INDEXES)
+    settings = settings_of(kafka, internal_port=0, mongo_uri=mongo_uri, mongo_database=name)
+    async with service.running("worker", settings, stopping):
+        await until(amid.is_set)
+    begun = await taken()
+    assert 150 <= len(begun) < len(backlog), "the batch at hand was finished, and no other begun"
+    sent = [int(r.value or b"") for r in await read_topic(kafka, onward)]
+    waiting = [int(row["value"]) for document in await outbox(other) for row in document["rows"]]
+    assert sent + waiting == begun == backlog[: len(begun)]
+    admin = AIOKafkaAdminClient(**kafka.aiokafka())
+    await admin.start()
+    offsets = await admin.list_consumer_group_offsets(topic)
+    await admin.close()
+    assert sum(place.offset for place in offsets.values()) == len(begun)
+    async with service.running("worker", settings, asyncio.Event()):
+        await until(all_on)
+    assert await taken() == backlog
+    assert [int(r.value or b"") for r in await read_topic(kafka, onward)] == backlog
+    await other.drop()
+    await other.close()
 
 
 async def test_a_partition_is_read_again_up_to_a_position(
