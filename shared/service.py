@@ -221,12 +221,11 @@ class Service:
         """The role's servers and tasks, for as long as the context lasts."""
         database = self.database(settings)
         work = None if role == "api" else Work(self, database, settings, stopping, rewind)
-        internal, public = (settings.internal_host, settings.internal_port), (settings.http_host, settings.http_port)
-        places = [_listening("INTERNAL", *internal)]
-        servers = [_server(self.internal_app(database, settings, work), *internal)]
+        places = [_listening("INTERNAL", settings.internal_host, settings.internal_port)]
+        servers = [_server(self.internal_app(database, settings, work))]
         if role != "worker":
-            places.append(_listening("HTTP", *public))
-            servers.append(_server(self.public_app(database, settings), *public))
+            places.append(_listening("HTTP", settings.http_host, settings.http_port))
+            servers.append(_server(self.public_app(database, settings)))
         serving = [asyncio.create_task(s.serve(sockets=[at])) for s, at in zip(servers, places, strict=True)]
         gc.freeze()  # what start-up made stays; collections then look only at what requests make
         try:
@@ -396,10 +395,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: FastAPI, host: str, port: int) -> _Server:
-    config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4
-    )
+def _server(app: FastAPI) -> _Server:
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=4)
     return _Server(config)
 
 
