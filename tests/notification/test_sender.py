@@ -78,7 +78,7 @@ async def world(database: Database, mongo_uri: str) -> AsyncIterator[World]:
     internal = enrollment.internal_app(people, settings_for())
     internal.state.verifier.trust(KEYS)
     port, smtp_port = free_port(), free_port()
-    server = _server(internal, "127.0.0.1", port)
+    server = _server(internal)
     serving = asyncio.create_task(server.serve(sockets=[_listening("INTERNAL", "127.0.0.1", port)]))
     mailbox = Mailbox()
     mail = UnthreadedController(mailbox, hostname="127.0.0.1", port=smtp_port, loop=asyncio.get_running_loop())
