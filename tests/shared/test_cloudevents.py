@@ -42,6 +42,11 @@ def test_an_attribute_that_we_do_not_know_disturbs_nobody() -> None:
 UNREADABLE: dict[str, tuple[Record, str]] = {
     "no id": (changed(ce_id=None), "missing-ce_id"),
     "an empty subject": (changed(ce_subject=""), "missing-ce_subject"),
+    "a person as subject": (changed(ce_subject="Peserta 01, NIP 198001012005011001"), "subject"),
+    "words as type": (changed(ce_type="Peserta 01 terdaftar"), "type"),
+    "words as source": (changed(ce_source="/training/Peserta 01"), "source"),
+    "words as correlation": (changed(ce_correlationid="198001012005011001"), "correlationid"),
+    "words as cause": (changed(ce_causationid="peserta-01@example.go.id"), "causationid"),
     "another version": (changed(ce_specversion="0.3"), "specversion"),
     "an id that is none": (changed(ce_id="196503281990031001"), "id"),
     "a type not in UTF-8": (changed(ce_type=b"\xff"), "not-utf8-ce_type"),
