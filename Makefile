@@ -12,8 +12,9 @@ demo: setup        ## play one cohort from nomination to graduation on the embed
 test: setup        ## every test; starts the servers that it needs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-storm: setup       ## kill workers 1,000 times, take the neighbours away, count: KILLS, AWAY (seconds)
+storm: setup       ## workers killed 1,000 times, neighbours away, a cohort among ending processes: KILLS, AWAY (seconds)
 	$(BIN)/python -m storm --kills $(or $(KILLS),1000) --away $(or $(AWAY),20)
+	$(BIN)/python -m storm --cohort
 
 bench: setup      ## measure beside the floors, side by side: ONLY="relay inbox" for some; else docs/performance.md is written
 	$(BIN)/python -m benchmarks $(or $(ONLY),--write docs/performance.md)

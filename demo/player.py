@@ -100,7 +100,9 @@ class Gateway:
                 if time.monotonic() > deadline:
                     raise
             else:
-                if answer.status_code not in AWAY or time.monotonic() > deadline:
+                # The gateway's own 404 is plain: it has started, and does not know its routes yet.
+                plain = answer.status_code == 404 and "json" not in answer.headers.get("content-type", "")
+                if not (plain or answer.status_code in AWAY) or time.monotonic() > deadline:
                     return answer
             await asyncio.sleep(0.2)
 

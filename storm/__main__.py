@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from shared.kafka import Kafka
@@ -23,15 +24,44 @@ def main() -> int:
     )
     parser.add_argument("--mongo-uri", help="a MongoDB of yours (transactions are needed); else one of the storm's own")
     parser.add_argument("--kafka-bootstrap", help="a broker of yours; KAFKA_USERNAME, KAFKA_PASSWORD as for a service")
+    parser.add_argument(
+        "--cohort", action="store_true", help="instead: play a cohort while every process is ended again and again"
+    )
     parser.add_argument("--json", action="store_true", help="the report for a machine")
     arguments = parser.parse_args()
     os.environ["STORM_RUN"] = secrets.token_hex(3).translate(str.maketrans("0123456789", "ghijklmnop"))
     with tempfile.TemporaryDirectory(prefix="storm-") as folder:
         try:
-            return _run(arguments, Path(folder))
+            return _cohort(Path(folder)) if arguments.cohort else _run(arguments, Path(folder))
         except (Missing, NotStarted) as error:
             print(f"storm: {error}", file=sys.stderr)
             return 2
+
+
+def _grouped(found: list[str]) -> list[tuple[tuple[str, str], int]]:
+    """The differences by kind: the collection and the fields, how often."""
+    return Counter((line.partition(" ")[0], line.rpartition(": ")[2]) for line in found).most_common(40)
+
+
+def _cohort(folder: Path) -> int:
+    from storm.cohort import differences, played, short_scenario
+
+    async def plays() -> int:
+        quiet = await played(folder / "quiet", short_scenario(), disturbed=False)
+        disturbed = await played(folder / "disturbed", short_scenario(), disturbed=True, seed=1)
+        found = [*quiet.summary.failed, *disturbed.summary.failed, *differences(quiet, disturbed)]
+        kinds = Counter(name.rpartition(" ")[2] for name in disturbed.ended.elements())
+        ended = ", ".join(f"{number} by {kind}" for kind, number in sorted(kinds.items()))
+        print(
+            f"played in {quiet.seconds:.0f} s undisturbed, in {disturbed.seconds:.0f} s with processes ended: {ended}"
+        )
+        print(f"each of {len({name.partition(' ')[0] for name in disturbed.ended})} processes, of both kinds or one")
+        facts, states = sum(map(len, quiet.ids.values())), sum(map(len, quiet.states.values()))
+        print(f"{facts} facts, {states} states and {len(quiet.mails)} mails compared: {len(found)} differ")
+        print("\n".join(f"{what} {where}: {n}" for (what, where), n in _grouped(found)))
+        return int(bool(found))
+
+    return asyncio.run(plays())
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> int:

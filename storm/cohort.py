@@ -23,8 +23,11 @@ from stack import PROJECT, SERVICES, Stack
 FEW = {"ministry": 3, "lpnk": 3, "ltn": 1, "province": 1}
 PATIENCE_SECONDS = 90.0
 _OF_THE_KERNEL = {"outbox", "inbox", "leases", "timers", "blocks", "idempotency"}
-_OF_THIS_RUN = {"version", "pos", "guard", "revision"}
-"""How often something was tried shows in these; what became of it does not."""
+_OF_THIS_RUN = {"version", "pos", "guard", "revision", "correlationid", "attempts", "not_before", "kept_until"}
+"""How often something was tried, by which request, and when by the machine's clock; what became of it is elsewhere."""
+_OF_THE_INSTALLATION = {"enrollment.person_numbers"}
+_SEALED = {"sealed"}
+"""Named or encrypted by each installation's own keys: two stacks never have them alike."""
 
 
 def short_scenario() -> Scenario:
@@ -123,9 +126,11 @@ async def _states(stack: Stack) -> dict[str, dict[str, Any]]:
     ) as client:
         for service in SERVICES:
             for name in set(await client[service].list_collection_names()) - _OF_THE_KERNEL:
+                if f"{service}.{name}" in _OF_THE_INSTALLATION:
+                    continue
                 kept = await client[service][name].find({}).to_list(None)
                 found[f"{service}.{name}"] = {
-                    str(document["_id"]): {k: v for k, v in document.items() if k not in _OF_THIS_RUN}
+                    str(document["_id"]): {k: v for k, v in document.items() if k not in _OF_THIS_RUN | _SEALED}
                     for document in kept
                 }
     return found
