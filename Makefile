@@ -16,6 +16,10 @@ storm: setup       ## workers killed 1,000 times, neighbours away, a cohort amon
 	$(BIN)/python -m storm --kills $(or $(KILLS),1000) --away $(or $(AWAY),20)
 	$(BIN)/python -m storm --cohort
 
+verify-mongo: setup  ## the kernel's tests and kills against a MongoDB of yours, a replica set: URI=mongodb://…
+	TEST_MONGO_URI="$(URI)" $(BIN)/python -m pytest -q tests/shared
+	$(BIN)/python -m storm --mongo-uri "$(URI)" --kills 40 --away 0
+
 bench: setup      ## measure beside the floors, side by side: ONLY="relay inbox" for some; else docs/performance.md is written
 	$(BIN)/python -m benchmarks $(or $(ONLY),--write docs/performance.md)
 

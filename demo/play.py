@@ -39,7 +39,8 @@ async def play(
         arguments = [argument for code in codes for argument in ("--agency", code)]
         await asyncio.to_thread(stack.prepare, "notification", *arguments)
         for code in codes:
-            listeners.append(Listener(code, kafka(stack.endpoints, stack.credentials(f"kafka-agency-{code}"))))
+            reader = kafka(stack.endpoints, stack.credentials(f"kafka-agency-{code}"))
+            listeners.append(Listener(code, reader, patient=patience > QUIET_SECONDS))
             listeners[-1].start()
 
     # A pool looks at each of its connections for every request: the many short questions get a small one of their own.

@@ -62,15 +62,16 @@ async def everything(reader: Kafka) -> dict[str, list[Record]]:
 
 
 class Listener:
-    """An agency that listens on its own topic with its own user and group."""
+    """An agency that listens on its own topic with its own user and group. A `patient` one comes again when it must."""
 
-    def __init__(self, code: str, reader: Kafka) -> None:
+    def __init__(self, code: str, reader: Kafka, *, patient: bool = False) -> None:
         self.code = code
         self.topic = f"training.agency.{code}"
         self.heard: list[Envelope] = []
         self.faults: list[str] = []
         self.repeats = 0
         self._reader = reader
+        self._patient = patient
         self._last: dict[tuple[str, str], int] = {}
         self._ids: set[str] = set()
         self._position = 0
@@ -98,6 +99,19 @@ class Listener:
             await asyncio.sleep(0.05)
 
     async def _listen(self) -> None:
+        while True:
+            try:
+                await self._connected()
+            except (KafkaError, OSError) as error:
+                if not self._patient:
+                    self.faults.append(type(error).__name__)
+                    return
+                await asyncio.sleep(0.5)
+            except Unreadable as error:
+                self.faults.append(type(error).__name__)
+                return
+
+    async def _connected(self) -> None:
         consumer = AIOKafkaConsumer(
             self.topic,
             **self._reader.aiokafka(),
@@ -111,8 +125,6 @@ class Listener:
             async for raw in consumer:
                 self.hear(read_envelope(record_of(raw)))
                 self._position = raw.offset + 1
-        except (KafkaError, OSError, Unreadable) as error:
-            self.faults.append(type(error).__name__)
         finally:
             self._consumer = None
             await consumer.stop()

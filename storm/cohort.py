@@ -27,7 +27,8 @@ _OF_THIS_RUN = {"version", "pos", "guard", "revision", "correlationid", "attempt
 """How often something was tried, by which request, and when by the machine's clock; what became of it is elsewhere."""
 _OF_THE_INSTALLATION = {"enrollment.person_numbers"}
 _SEALED = {"sealed"}
-"""Named or encrypted by each installation's own keys: two stacks never have them alike."""
+_SETS = {"done", "agency_ids"}
+"""Named or encrypted by each installation's own keys: two stacks never have them alike. `_SETS` are in no order."""
 
 
 def short_scenario() -> Scenario:
@@ -129,11 +130,17 @@ async def _states(stack: Stack) -> dict[str, dict[str, Any]]:
                 if f"{service}.{name}" in _OF_THE_INSTALLATION:
                     continue
                 kept = await client[service][name].find({}).to_list(None)
-                found[f"{service}.{name}"] = {
-                    str(document["_id"]): {k: v for k, v in document.items() if k not in _OF_THIS_RUN | _SEALED}
-                    for document in kept
-                }
+                found[f"{service}.{name}"] = {str(document["_id"]): _comparable(document) for document in kept}
     return found
+
+
+def _comparable(document: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in document.items() if name not in _OF_THIS_RUN | _SEALED}
+    for name in _SETS & kept.keys():
+        kept[name] = sorted(kept[name])
+    if "records" in kept:  # as bytes, with the machine's time in them: what they say is compared as facts
+        kept["records"] = len(kept["records"])
+    return kept
 
 
 async def _mails(stack: Stack) -> set[tuple[str, str]]:
