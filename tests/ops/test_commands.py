@@ -267,14 +267,16 @@ async def test_what_an_event_says_is_shown_by_its_contract_and_nothing_else_of_t
     name = "Siti Rahmawati Canary"
     event = enrolled(7)
     talkative = json.dumps({**event.model_dump(mode="json"), "full_name": name}).encode()
-    good = record(event, 1, ce_correlationid=name.encode())
-    unknown = record(enrolled(8), 1, ce_type=f"id.go.lan.{name}.v1".encode())
+    good = record(event, 1)
+    wordy = record(enrolled(8), 1, ce_correlationid=name.encode())
+    unknown = record(enrolled(8), 1, ce_type=b"id.go.lan.training.unheard-of.v1")
     broken = Record(
         event.topic, 0, 0, name.encode(), f'{{"{name}": 1'.encode(), (("x", name.encode()),), good.timestamp
     )
     await publish(
         site.kafka(),
         Record(good.topic, 0, 0, good.key, talkative, good.headers, good.timestamp),
+        wordy,
         unknown,
         Record(event.topic, 0, 0, event.key.encode(), name.encode(), record(enrolled(9), 1).headers, good.timestamp),
         broken,
@@ -284,9 +286,9 @@ async def test_what_an_event_says_is_shown_by_its_contract_and_nothing_else_of_t
         assert told.code == 0 and "Canary" not in told.out
     shown = [json.loads(line) for line in told.out.splitlines()]
     (decoded,) = [one for one in shown if one.get("subject") == event.subject]
-    assert decoded["data"] == event.model_dump(mode="json") and decoded["correlationid"] is None
+    assert decoded["data"] == event.model_dump(mode="json") and decoded["correlationid"] == uid(1, 0xC0)
     reasons = {one["unreadable"] for one in shown if "unreadable" in one}
-    assert {"unknown-type", "missing-ce_specversion"} <= reasons
+    assert {"unknown-type", "correlationid", "missing-ce_specversion"} <= reasons
     assert any(reason.startswith("invalid:") for reason in reasons)
     missing = await ops(environments("scheduling"), "events", "tail", "training.astray")
     assert missing.code == 1 and "no topic training.astray" in missing.err
@@ -314,7 +316,7 @@ async def test_what_lies_parked_is_listed_shown_given_up_and_tried_again(
     assert "Canary" not in shown.out
     await consumer.receive([record(enrolled(21), 1, ce_subject=b"Siti Canary")], kept)
     (odd,) = [row for row in (await ops(folder, "dlq", "list", "--json")).told if row["subject"] is None]
-    assert odd["reason"] == "subject-or-key-differs-from-data"
+    assert odd["reason"] == "unreadable:subject"
     await consumer.drop(odd["key"], "published-in-error", kept)
     assert (await ops(folder, "dlq", "show", two["key"], "--json")).told["record"]["subject"] == event.subject
     behind = await ops(folder, "dlq", "retry", two["key"], "--yes", "--json")
