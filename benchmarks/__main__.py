@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from stack import Missing, NotStarted, Stack
+from stack.servers import Servers, servers
 
 NAMES = ("relay", "inbox", "command", "latency", "race", "growth", "memory", "connector")
 
@@ -41,40 +42,24 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> int:
-    stack = Stack(folder / "stack", apart=True)
-    own = [part for part, given in (("kafka", arguments.kafka_bootstrap), ("mongo", arguments.mongo_uri)) if not given]
-    if own:
-        stack.up(own)
-    try:
-        return asyncio.run(_measure(arguments, folder, stack, own))
-    finally:
-        stack.down()
+    named = {"kafka_bootstrap": arguments.kafka_bootstrap, "mongo_uri": arguments.mongo_uri}
+    with servers(Stack(folder / "stack", apart=True), **named) as at:
+        return asyncio.run(_measure(arguments, folder, at))
 
 
-async def _measure(arguments: argparse.Namespace, folder: Path, stack: Stack, own: list[str]) -> int:
+async def _measure(arguments: argparse.Namespace, folder: Path, at: Servers) -> int:
     from rich.console import Console
     from rich.table import Table
 
     from benchmarks.figures import HEADINGS, Figure, calibration, machine, markdown, write
     from benchmarks.site import TINY, Site, Size
     from shared import logs
-    from shared.kafka import Kafka
 
-    if "kafka" in own:
-        kafka = Kafka(stack.endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *stack.credentials("kafka-admin"))
-    else:
-        user, password = os.environ.get("KAFKA_USERNAME"), os.environ.get("KAFKA_PASSWORD")
-        protocol = os.environ.get("KAFKA_SECURITY_PROTOCOL", "SASL_SSL" if user else "PLAINTEXT")
-        kafka = Kafka(arguments.kafka_bootstrap, protocol, user, password, os.environ.get("KAFKA_CA_FILE"))  # type: ignore[arg-type]
-    uri, server = arguments.mongo_uri, arguments.mongo_name
-    if "mongo" in own:
-        user, password = stack.credentials("mongo-admin")
-        uri = stack.endpoints["mongo"]["uri"].replace("://", f"://{user}:{password}@") + "&authSource=admin"
-        server = "the embedded server of MongoDB's protocol (secantusdb)"
+    server = arguments.mongo_name if arguments.mongo_uri else "the embedded server of MongoDB's protocol (secantusdb)"
     where = f"{machine()}; on {server}"
     logs.setup(service="bench", role="bench", version="0")
     logging.disable(logging.ERROR)  # what topics and groups say until they have settled
-    site = Site(kafka, uri, folder, TINY if arguments.tiny else Size(), stack if len(own) == 2 else None)
+    site = Site(at.kafka, at.mongo_uri, folder, TINY if arguments.tiny else Size(), at.stack)
     console = Console(stderr=True, width=160)
     figures: list[Figure] = []
     calibrated = [calibration()]

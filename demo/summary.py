@@ -83,7 +83,8 @@ async def read_back(
     message_ids = {mail["headers"].get("Message-ID") for mail in mails}
     emails = by_channel["email", "sent"]
     summary.say("messages by channel", told, {status for _, status in by_channel} == {"sent"})
-    summary.say("mailbox", f"{len(message_ids)} e-mails arrived", len(message_ids) == emails)
+    once = len(mails) == len(message_ids) or any(listener.patient for listener in listeners)
+    summary.say("mailbox", f"{len(mails)} e-mails arrived", once and len(message_ids) == emails)
 
     summary.told["messages"] = sum(n for (_, status), n in by_channel.items() if status == "sent")
 
@@ -276,7 +277,10 @@ def tell_topics(
             f"agency {listener.code} heard",
             f"{len(listener.heard)} of {on_topic} facts on its own topic ({most}, …)"
             + (faults or f"; no gap, {listener.repeats or 'none'} twice"),
-            bool(listener.heard) and not listener.faults and len(listener.heard) + listener.repeats == on_topic,
+            bool(listener.heard)
+            and not listener.faults
+            and (listener.patient or not listener.repeats)
+            and len(listener.heard) + listener.repeats == on_topic,
         )
 
 

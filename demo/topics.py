@@ -71,7 +71,7 @@ class Listener:
         self.faults: list[str] = []
         self.repeats = 0
         self._reader = reader
-        self._patient = patient
+        self.patient = patient
         self._last: dict[tuple[str, str], int] = {}
         self._ids: set[str] = set()
         self._position = 0
@@ -103,7 +103,7 @@ class Listener:
             try:
                 await self._connected()
             except (KafkaError, OSError) as error:
-                if not self._patient:
+                if not self.patient:
                     self.faults.append(type(error).__name__)
                     return
                 await asyncio.sleep(0.5)

@@ -12,8 +12,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from shared.kafka import Kafka
 from stack import Missing, NotStarted, Stack
+from stack.servers import Servers, servers
 
 
 def main() -> int:
@@ -66,30 +66,15 @@ def _cohort(folder: Path) -> int:
 
 def _run(arguments: argparse.Namespace, folder: Path) -> int:
     os.environ.setdefault("MONGO_TRANSACTION_LIFETIME", "2")  # else each kill bars what it touched for 20 s
-    stack = Stack(folder / "stack")
-    own = [part for part, given in (("kafka", arguments.kafka_bootstrap), ("mongo", arguments.mongo_uri)) if not given]
-    if own:
-        stack.up(own)
-    try:
-        return asyncio.run(_storm(arguments, folder, stack, own))
-    finally:
-        stack.down()
+    named = {"kafka_bootstrap": arguments.kafka_bootstrap, "mongo_uri": arguments.mongo_uri}
+    with servers(Stack(folder / "stack"), **named) as at:
+        return asyncio.run(_storm(arguments, folder, at))
 
 
-async def _storm(arguments: argparse.Namespace, folder: Path, stack: Stack, own: list[str]) -> int:
+async def _storm(arguments: argparse.Namespace, folder: Path, at: Servers) -> int:
     from storm.run import Storm
 
-    if "kafka" in own:
-        kafka = Kafka(stack.endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *stack.credentials("kafka-admin"))
-    else:
-        user, password = os.environ.get("KAFKA_USERNAME"), os.environ.get("KAFKA_PASSWORD")
-        protocol = os.environ.get("KAFKA_SECURITY_PROTOCOL", "SASL_SSL" if user else "PLAINTEXT")
-        kafka = Kafka(arguments.kafka_bootstrap, protocol, user, password, os.environ.get("KAFKA_CA_FILE"))  # type: ignore[arg-type]
-    uri = arguments.mongo_uri
-    if "mongo" in own:
-        user, password = stack.credentials("mongo-admin")
-        uri = stack.endpoints["mongo"]["uri"].replace("://", f"://{user}:{password}@") + "&authSource=admin"
-    storm = Storm(kafka, uri, folder, stack=stack if len(own) == 2 else None)
+    storm = Storm(at.kafka, at.mongo_uri, folder, stack=at.stack)
     storm.outage_seconds = arguments.away
     await storm.prepare()
     try:
