@@ -404,7 +404,10 @@ def _listening(which: str, host: str, port: int) -> socket.socket:
     """The place where a server is reached; `SystemExit` with one line naming the settings where none can be."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        made = socket.create_server((host, port), family=family, backlog=2048)
+        # asyncio spares answers the 40 ms that Nagle's algorithm may hold them back only where a socket says that it
+        # is TCP; the one just made does not, and opened again by its number it does.
+        return socket.socket(fileno=made.detach())
     except OSError as error:
         reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
         named = f"{which}_HOST, {which}_PORT"

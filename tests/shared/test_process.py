@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from shared import clock, logs, personal, reference
+from shared.service import _listening
 from shared.settings import Settings, from_environment
 from tests.servers import free_port
 from tests.support import INSTALLATION_KEY
@@ -240,3 +243,19 @@ def test_personal_data_has_a_purpose_and_an_end() -> None:
         ("notification", "messages"),
     }
     assert all(collection.purpose and collection.retention for collection in personal.COLLECTIONS)
+
+
+async def test_no_answer_is_held_back_to_be_sent_with_the_next() -> None:
+    """Head and body of an answer leave in two writes; with Nagle's algorithm the second waits 40 ms for the client."""
+    seen: asyncio.Queue[int] = asyncio.Queue()
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        seen.put_nowait(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    place = _listening("HTTP", "127.0.0.1", 0)
+    async with await asyncio.start_server(note, sock=place):
+        _, writer = await asyncio.open_connection(*place.getsockname())
+        assert await asyncio.wait_for(seen.get(), 5)
+        writer.close()
