@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import sys
 import time
@@ -51,7 +52,9 @@ async def _endpoint(told: dict[str, Any]) -> None:
     from benchmarks.site import ISSUER
 
     app = endpoint(told["mongo_uri"], told["database"], Called.topic, told["jwks"], ISSUER, CALLER)
-    server = uvicorn.Server(uvicorn.Config(app, port=told["port"], lifespan="off", log_level="info"))
+    log: Any = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    log["handlers"]["access"]["stream"] = "ext://sys.stderr"  # a line a request, as ours; nobody reads our output
+    server = uvicorn.Server(uvicorn.Config(app, port=told["port"], lifespan="off", log_config=log))
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.01)

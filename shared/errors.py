@@ -75,5 +75,11 @@ class Contended(Unavailable):
     """Too many want to change the same thing at this moment; try again."""
 
 
+class Impaired(Unavailable):
+    """A neighbour answers and cannot do it now: no space, no rights, ill within; try again later."""
+
+    retry_after_seconds = 10
+
+
 class IdTaken(Rejected):
     """This id already names something else, or the same thing asked for with other content."""

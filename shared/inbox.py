@@ -22,7 +22,7 @@ from shared.cloudevents import Envelope, Record, Unreadable
 from shared.cloudevents import read as read_envelope
 from shared.contracts import Event
 from shared.domain import State
-from shared.errors import Contended, Failure, Unavailable
+from shared.errors import Contended, Failure, Impaired, Unavailable
 from shared.metrics import EVENTS
 from shared.mongo import Database, Transaction
 
@@ -102,6 +102,15 @@ def reason_of(error: BaseException) -> str:
         pointer = "/" + "/".join(str(part) for part in first["loc"])
         return f"invalid:{pointer}:{first['type']}"
     return type(error).__name__
+
+
+def _neighbour_is_away(error: BaseException) -> bool:
+    """Whether the record has no part in it: it comes again.
+
+    `Impaired` may be a record's own doing (a document on which the server fails each time); a server that fails at
+    everything does not let it be parked either.
+    """
+    return isinstance(error, Unavailable) and not isinstance(error, Impaired)
 
 
 def dead_letters(topic: str, group: str) -> str:
@@ -220,9 +229,9 @@ class Consumer:
         except Contended:
             if len(items) == 1:
                 raise
-        except Unavailable:
-            raise
         except Exception as error:
+            if _neighbour_is_away(error):
+                raise
             if len(items) == 1:
                 await self._alone(items[0], error, database, fates)
                 return
@@ -238,7 +247,7 @@ class Consumer:
     async def _alone(self, item: _Item, error: Exception, database: Database, fates: Fates) -> None:
         """A record whose handling failed: a refusal parks it at once, anything else is tried again first."""
         attempt = 1
-        while not isinstance(error, Failure) and attempt < ATTEMPTS:
+        while attempt < ATTEMPTS and (isinstance(error, Impaired) or not isinstance(error, Failure)):
             await asyncio.sleep(0.02 * 2**attempt)
             attempt += 1
             done = Fates()
@@ -249,17 +258,13 @@ class Consumer:
 
             try:
                 await database.transaction(again, patience=ALONE_SECONDS)
-            except Unavailable:
-                raise
             except Exception as another:
+                if _neighbour_is_away(another):
+                    raise
                 error = another
             else:
                 self._count(done, fates)
                 return
-        log_failure = log.info if isinstance(error, Failure) and error.status == 409 else log.error
-        log_failure(
-            "event.parked", group=self.group, reason=reason_of(error), ce_type=item.envelope and item.envelope.type
-        )
         item.bad = reason_of(error)
         done = Fates()
 
@@ -268,6 +273,8 @@ class Consumer:
             done, _ = await self._apply([item], tx)
 
         await database.transaction(park, patience=ALONE_SECONDS)
+        log_failure = log.info if isinstance(error, Failure) and error.status == 409 else log.error
+        log_failure("event.parked", group=self.group, reason=item.bad, ce_type=item.envelope and item.envelope.type)
         self._count(done, fates)
 
     def _count(self, done: Fates, fates: Fates) -> None:

@@ -24,6 +24,7 @@ from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
     DuplicateKeyError,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -34,7 +35,7 @@ from shared import clock, identity, tracing
 from shared.cloudevents import Envelope, Record, event_id, headers_for
 from shared.contracts import Event
 from shared.domain import State, Timer
-from shared.errors import Contended, NotFound, Stale, Unavailable
+from shared.errors import Contended, Impaired, NotFound, Stale, Unavailable
 from shared.ids import derive
 
 S = TypeVar("S", bound=State)
@@ -107,6 +108,15 @@ def conflict(error: BaseException) -> bool:
 def away(error: BaseException) -> bool:
     """Whether the database cannot be reached at all."""
     return isinstance(error, (ServerSelectionTimeoutError, ConnectionFailure))
+
+
+_IMPAIRED = {1, 8, 13, 18, 14031}
+"""InternalError, UnknownError (its storage failed), Unauthorized, AuthenticationFailed, OutOfDiskSpace."""
+
+
+def impaired(error: BaseException) -> bool:
+    """Whether the server itself is at fault, whatever it was asked."""
+    return isinstance(error, OperationFailure) and error.code in _IMPAIRED
 
 
 # --- the unit of work --------------------------------------------------------------------------------------------
@@ -445,7 +455,7 @@ class Database:
 
         `key` names what many want at once (a cohort with few seats): within this process they then take turns, which
         is faster than colliding; the guarantee is the transaction's. Raises `Contended` or `Unavailable` after
-        `patience` seconds, and whatever `work` raises.
+        `patience` seconds, `Impaired` at once, and whatever `work` raises.
         """
         with tracing.step("transaction"):
             return await self._in_turn(work, key, patience)
@@ -474,6 +484,8 @@ class Database:
             except PyMongoError as error:
                 if isinstance(error, ServerSelectionTimeoutError):
                     raise Unavailable from error
+                if impaired(error):
+                    raise Impaired from error
                 retryable = conflict(error) or away(error)
                 if not retryable and not error.timeout:
                     raise
@@ -562,6 +574,8 @@ class Database:
         except PyMongoError as error:
             if away(error) or error.timeout:
                 raise Unavailable from error
+            if impaired(error):
+                raise Impaired from error
             raise
 
     async def page(

@@ -20,6 +20,7 @@ from pymongo import DeleteOne
 from pymongo.errors import PyMongoError
 
 from shared import tracing
+from shared.errors import Unavailable
 from shared.kafka import Kafka
 from shared.lease import Lease
 from shared.metrics import HELD, LEADER, OUTBOX_AGE, PUBLISHED
@@ -147,7 +148,7 @@ class Relay:
                     if not await self._round():
                         await self._pause(POLL_SECONDS, wakeable=True)
                     backoff = 0.1
-                except (KafkaError, PyMongoError, OSError, TimeoutError, Away) as error:
+                except (KafkaError, PyMongoError, OSError, TimeoutError, Away, Unavailable) as error:
                     log.warning("relay.waiting", reason=type(error).__name__, seconds=backoff)
                     await self._discard()
                     await self._look()

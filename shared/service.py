@@ -275,7 +275,7 @@ class Work:
 
         self._go("relay", self.relay.run)
         self._go("timers", fire)
-        self._go("intakes", lambda: self.intakes.start(self._stopping))
+        self._go("intakes", lambda: self.intakes.run(self._stopping))
         self._go("vitals", lambda: vitals.show(self.database, self.intakes, self._stopping))
         for loop in self.service.loops:
             self._go(loop.__name__, lambda loop=loop: loop(self.context))  # type: ignore[misc]

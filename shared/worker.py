@@ -28,6 +28,8 @@ from shared.inbox import BATCH_RECORDS, Consumer, Position
 from shared.kafka import Kafka
 from shared.mongo import Database
 
+LOOK_SECONDS = 1.0
+
 log = structlog.get_logger("worker")
 
 
@@ -72,11 +74,11 @@ class Intake:
         consumer: Consumer,
         database: Database,
         kafka: Kafka,
-        broker: KafkaBroker,
         member: str,
         rewind: Iterable[str] = (),
     ) -> None:
         self.consumer = consumer
+        self._member = member
         self._rewind = frozenset(rewind)
         self._rewound: set[TopicPartition] = set()
         self.committed: dict[str, int] = {}
@@ -84,10 +86,15 @@ class Intake:
         self._database = database
         self._kafka = kafka
         self._failures = 0
-        self.subscriber: Any = broker.subscriber(
-            *consumer.topics,
-            group_id=consumer.group,
-            group_instance_id=f"{consumer.group}-{member}",
+        self._refused = False
+        self.subscriber: Any = None
+
+    def subscribe(self, broker: KafkaBroker) -> None:
+        """Read by this connection from now on."""
+        self.subscriber = broker.subscriber(
+            *self.consumer.topics,
+            group_id=self.consumer.group,
+            group_instance_id=f"{self.consumer.group}-{self._member}",
             batch=True,
             max_records=BATCH_RECORDS,
             batch_timeout_ms=5,
@@ -103,6 +110,17 @@ class Intake:
             listener=_Drain(self),
         )
         self.subscriber(self._batch)
+        self._refused = False
+        poll = self.subscriber.get_msg
+
+        async def noting(consumer: AIOKafkaConsumer) -> Any:
+            try:
+                return await poll(consumer)
+            except KafkaError as error:
+                self._refused = not error.retriable
+                raise
+
+        self.subscriber.get_msg = noting
 
     async def _batch(self, message) -> None:  # type: ignore[no-untyped-def]  # an annotation would make FastStream decode
         records = [record_of(raw) for raw in message.raw_message]
@@ -166,7 +184,7 @@ class Intake:
         kafka_consumer = getattr(self.subscriber, "consumer", None)
         coordinator = getattr(kafka_consumer, "_coordinator", None)
         coordination = getattr(coordinator, "_coordination_task", None)
-        dead = coordination is not None and coordination.done()
+        dead = self._refused or (coordination is not None and coordination.done())
         return kafka_consumer is not None and not dead and any(not task.done() for task in self.subscriber.tasks)
 
 
@@ -246,19 +264,43 @@ class Intakes:
     ) -> None:
         self._database = database
         self._kafka = kafka
-        self._broker = KafkaBroker(
-            kafka.servers,
-            security=kafka.faststream(),
-            client_id=f"{database.service}-worker",
+        self.groups = [Intake(consumer, database, kafka, member, rewind) for consumer in consumers]
+        self._broker = self._connection()
+        self.started = False
+
+    def _connection(self) -> KafkaBroker:
+        broker = KafkaBroker(
+            self._kafka.servers,
+            security=self._kafka.faststream(),
+            client_id=f"{self._database.service}-worker",
             apply_types=False,
             allow_auto_create_topics=False,
             graceful_timeout=8,
             logger=logging.getLogger("training.kafka"),
             log_level=logging.DEBUG,
         )
-        self.groups = [Intake(consumer, database, kafka, self._broker, member, rewind) for consumer in consumers]
-        refuse_default_acknowledgement(self._broker)
-        self.started = False
+        for intake in self.groups:
+            intake.subscribe(broker)
+        refuse_default_acknowledgement(broker)
+        return broker
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Read until told to stop, and begin again where a group was lost.
+
+        What the broker has once refused (rights taken away, a member fenced), aiokafka's consumer reads late or never
+        again, also when the rights are back.
+        """
+        await self.start(stopping)
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), LOOK_SECONDS)
+            lost = [intake.consumer.group for intake in self.groups if not intake.alive]
+            if lost and not stopping.is_set():
+                log.warning("worker.beginning_again", groups=lost)
+                self.started = False
+                await self.stop()
+                self._broker = self._connection()
+                await self.start(stopping)
 
     async def start(self, stopping: asyncio.Event) -> None:
         """Wait for the neighbours, saying for whom, and begin. Returns at once when told to stop meanwhile."""

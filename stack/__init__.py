@@ -20,7 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,10 +57,16 @@ def home_folder() -> Path:
 
 
 class Stack:
-    """One stack in one folder. `apart` runs each service as two processes, api and worker, instead of one."""
+    """One stack in one folder. `apart` runs each service as two processes, api and worker, instead of one.
 
-    def __init__(self, home: Path | None = None, *, apart: bool = False) -> None:
+    `behind` tells, for broker or database, the port of a proxy before it, by which everybody else then reaches it.
+    """
+
+    def __init__(
+        self, home: Path | None = None, *, apart: bool = False, behind: Mapping[str, int] | None = None
+    ) -> None:
         self.home = (home or home_folder()).resolve()
+        self._behind = dict(behind or {})
         roles = ("-api", "-worker") if apart else ("",)
         self.services = tuple(service + role for service in SERVICES for role in roles)
         self.parts = (*NEIGHBOURS, *self.services, "gateway")
@@ -80,6 +86,11 @@ class Stack:
             return dict(json.loads((self.home / name).read_text()))
         except FileNotFoundError:
             raise NotStarted("there is no stack here yet: make up") from None
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports at which the parts themselves listen, by name."""
+        return dict(self._read("secrets.json")["ports"])
 
     def credentials(self, name: str) -> tuple[str, str]:
         """User and password of a credential by its name in `endpoints.json`."""
@@ -264,7 +275,7 @@ class Stack:
 
     def note_endpoints(self) -> None:
         """Write `endpoints.json` afresh: also the credentials that came since."""
-        ports = self._read("secrets.json")["ports"]
+        ports = self.ports | self._behind
         web = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         endpoints = {
             "gateway": web["gateway"],
@@ -310,7 +321,7 @@ class Stack:
         kept, endpoints = self._read("secrets.json"), self.endpoints
         mongo_user, mongo_password = self.credentials(f"mongo-{service}")
         kafka_user, kafka_password = self.credentials(f"kafka-{service}")
-        ports = kept["ports"]
+        ports = kept["ports"] | self._behind
         settings = {
             "ENVIRONMENT": "development",
             "MONGO_URI": f"mongodb://{mongo_user}:{mongo_password}@127.0.0.1:{ports['mongo']}"
@@ -350,7 +361,7 @@ class Stack:
         return _plain_environment() | passed | settings
 
     def _start(self, part: str) -> None:
-        ports = self._read("secrets.json")["ports"]
+        ports = self.ports
         for name in PORTS[part]:
             if not _soon_free(ports[name]):
                 variable = "PORT_" + name.upper().replace("-", "_")
@@ -377,7 +388,8 @@ class Stack:
         if part == "kafka":
             users = dict(self.credentials(f"kafka-{user}") for user in ("admin", *SERVICES))
             folder = data / "kafka"
-            file = broker.configure(folder, ports["kafka"], ports["kafka-controller"], "admin", users["admin"])
+            told = self._behind.get("kafka", ports["kafka"])
+            file = broker.configure(folder, ports["kafka"], told, ports["kafka-controller"], "admin", users["admin"])
             blank = self.home / "blank" / "kafka"
             broker.format_storage(self._libs, folder, blank, self._read("secrets.json")["cluster_id"], users)
             command = [*broker.java(self._libs, "-Xms256m", "-Xmx512m"), "kafka.Kafka", str(file)]

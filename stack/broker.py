@@ -70,15 +70,18 @@ def java(libs: Path, *options: str) -> list[str]:
     return ["java", *options, *_QUICK, logging, "-cp", f"{libs}/*"]
 
 
-def configure(folder: Path, port: int, controller_port: int, admin: str, password: str) -> Path:
-    """Write the node's configuration, afresh at each start because ports may have been set otherwise since."""
+def configure(folder: Path, port: int, told: int, controller_port: int, admin: str, password: str) -> Path:
+    """Write the node's configuration, afresh at each start because ports may have been set otherwise since.
+
+    Clients are sent to the port `told`, which is another than `port` where a proxy stands before the broker.
+    """
     login = f'username="{admin}" password="{password}"'
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "listeners": f"CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"CLIENT://127.0.0.1:{port}",
+        "advertised.listeners": f"CLIENT://127.0.0.1:{told}",
         "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "CLIENT",

@@ -37,6 +37,11 @@ def servers(stack: Stack, *, kafka_bootstrap: str | None, mongo_uri: str | None)
         stack.down()
 
 
+def own_servers(stack: Stack) -> Servers:
+    """A running stack's, as their administrator."""
+    return Servers(_own_broker(stack), _own_database(stack), stack)
+
+
 def _own_broker(stack: Stack) -> Kafka:
     return Kafka(stack.endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *stack.credentials("kafka-admin"))
 

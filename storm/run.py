@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka.admin import AclBinding, AdminClient
 from pymongo.errors import PyMongoError
 
 from shared import broker
@@ -24,9 +26,9 @@ from shared.kafka import Kafka
 from shared.mongo import Database
 from shared.timers import INDEXES as TIMER_INDEXES
 from shared.worker import read_topic
-from stack import Stack
 from storm import points
 from storm.judge import Seen, Verdict, judge_effects, judge_topic
+from storm.troubles import Mark, Trouble
 from storm.victims import Life
 from storm.world import CALLER, LISTENER, SERVICES, Answered, Called, Caller, Tally, call_out, cohort_id
 
@@ -35,17 +37,44 @@ CALLS_PER_SECOND = 60
 PARTITIONS = 4
 COMES_TO_POINT_SECONDS = 20.0
 DRAIN_SECONDS = 120.0
+CLOCKS_APART_SECONDS = 50 * 60
+"""By how much the clocks of two lives may differ; the broker itself refuses what is dated more than an hour ahead."""
+
+
+@dataclass
+class Suffered:
+    """What a trouble did while it lasted: to who asked, and to what had to be sent."""
+
+    name: str
+    seconds: float
+    committed: int
+    refused: int
+    median_ms: float
+    backlog: int
+    recovered_seconds: float = 0.0
+
+    def felt(self, mark: Mark) -> bool:
+        """Whether it was a trouble at all."""
+        match mark:
+            case "backlog":
+                return self.backlog >= 10
+            case "standstill":
+                return self.committed < self.seconds * CALLS_PER_SECOND / 2
+        return self.median_ms >= 100
 
 
 @dataclass
 class Report:
     """What a storm did, and what it found afterwards."""
 
+    asked: int = 0
+    """How many kills it was to do."""
     kills: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     """Lives that did not come to their point in time and were ended without one."""
-    outages: list[str] = field(default_factory=list)
-    died_in_outage: int = 0
+    troubles: list[Suffered] = field(default_factory=list)
+    unfelt: list[str] = field(default_factory=list)
+    died_in_trouble: int = 0
     backlog: int = 0
     parked: int = 0
     seconds: float = 0.0
@@ -54,9 +83,11 @@ class Report:
     @property
     def toothless(self) -> list[str]:
         """Why this storm proves nothing: points hardly met, no record sent twice, nothing ever waiting."""
-        reasons = [f"{point} was met {self.kills[point]} times" for point in _ALL if self.kills[point] < 5]
-        if not self.verdict.duplicates:
-            reasons.append("no record came twice")
+        reasons = [f"{name} was not felt" for name in self.unfelt]
+        if self.asked:
+            reasons += [f"{point} was met {self.kills[point]} times" for point in POINTS if self.kills[point] < 5]
+            if not self.verdict.duplicates:
+                reasons.append("no record came twice")
         if not self.backlog:
             reasons.append("nothing ever waited in the outbox")
         return reasons
@@ -70,21 +101,22 @@ class Report:
             found.insert(0, f"lost {verdict.lost}, doubled {verdict.doubled}, out of turn {verdict.disordered}")
         if self.parked:
             found.append(f"{self.parked} records were parked")
-        if self.died_in_outage:
-            found.append(f"{self.died_in_outage} workers died because a neighbour was away")
+        if self.died_in_trouble:
+            found.append(f"{self.died_in_trouble} workers died of what happened to a neighbour")
         return found
 
     def told(self) -> dict[str, Any]:
         """The report for a machine."""
+        told = asdict(self)
         return {
-            **{name: value for name, value in vars(self).items() if name != "verdict"},
-            **asdict(self.verdict),
+            **told.pop("verdict"),
+            **told,
             "failed": self.failed,
             "toothless": self.toothless,
         }
 
 
-_ALL = (*points.RELAY, *points.INBOX)
+POINTS = (*points.RELAY, *points.INBOX)
 
 
 def aims(service: str) -> Iterator[str]:
@@ -99,31 +131,39 @@ def aims(service: str) -> Iterator[str]:
 
 
 class Storm:
-    """One storm over a broker and a database. With a `stack` of its own it can also take these two away."""
+    """One storm over a broker, as its administrator, and a database.
 
-    def __init__(self, kafka: Kafka, mongo_uri: str, logs: Path, *, stack: Stack | None = None) -> None:
+    `users` names the broker's users of the two services, where these are not to be the administrator.
+    """
+
+    def __init__(
+        self, kafka: Kafka, mongo_uri: str, logs: Path, users: Mapping[str, tuple[str, str]] | None = None
+    ) -> None:
         self._kafka = kafka
         self._mongo_uri = mongo_uri
         self._logs = logs
-        self._stack = stack
+        self._users = users or {}
         self._databases = {
             name: Database(mongo_uri, f"storm-{service.name}", service=service.name)
             for name, service in SERVICES.items()
         }
         self._committed: dict[str, int] = {}
+        self._took: list[float] = []
+        self._refused = 0
         self._calling = asyncio.Event()
         self.report = Report()
 
     def _settings(self, name: str) -> dict[str, Any]:
         service = SERVICES[name].name
+        user, password = self._users.get(name, (self._kafka.username, self._kafka.password))
         return {
             "environment": "development",
             "mongo_uri": self._mongo_uri,
             "mongo_database": f"storm-{service}",
             "kafka_bootstrap": self._kafka.bootstrap,
             "kafka_security_protocol": self._kafka.protocol,
-            "kafka_username": self._kafka.username,
-            "kafka_password": self._kafka.password,
+            "kafka_username": user,
+            "kafka_password": password,
             "kafka_ca_file": self._kafka.ca_file,
             "oidc_issuer": "http://127.0.0.1:1",
             "installation_key": "an installation key of a storm",
@@ -132,14 +172,26 @@ class Storm:
         }
 
     def _life(self, name: str, point: str | None = None, passes: int = 1) -> Life:
-        return Life(name, self._settings(name), str(self._logs / f"{name}.log"), point, passes)
+        ahead = random.uniform(-0.5, 0.5) * CLOCKS_APART_SECONDS
+        return Life(name, self._settings(name), str(self._logs / f"{name}.log"), point, passes, ahead)
 
     # before and after
+
+    @property
+    def rights(self) -> list[AclBinding]:
+        """What the services' own users must be allowed, as for any service of ours."""
+        owned = {"caller": [Topic(Called.topic, PARTITIONS)], "listener": [Topic(Answered.topic, PARTITIONS)]}
+        owned["listener"].append(Topic(dead_letters(Called.topic, LISTENER), 1))
+        return [
+            right
+            for name, (user, _) in self._users.items()
+            for right in broker.rights_of(user, owned[name], SERVICES[name].consumers, None)
+        ]
 
     async def prepare(self) -> None:
         topics = [Topic(Called.topic, PARTITIONS), Topic(Answered.topic, PARTITIONS)]
         topics.append(Topic(dead_letters(Called.topic, LISTENER), 1))
-        drift = await broker.prepare(self._kafka, topics, [], 1)
+        drift = await broker.prepare(self._kafka, topics, self.rights, 1)
         if drift:
             raise SystemExit("storm: " + "; ".join(drift))
         for database in self._databases.values():
@@ -147,12 +199,13 @@ class Storm:
 
     async def clear(self) -> None:
         """Leave nothing behind on the servers."""
-        from confluent_kafka.admin import AdminClient
-
         for database in self._databases.values():
             with suppress(PyMongoError):
                 await database.drop()
             await database.close()
+        await asyncio.to_thread(self._delete_topics)
+
+    def _delete_topics(self) -> None:
         names = [Called.topic, Answered.topic, dead_letters(Called.topic, LISTENER)]
         admin = AdminClient(self._kafka.librdkafka())
         for future in admin.delete_topics(names, request_timeout=15).values():
@@ -161,20 +214,25 @@ class Storm:
 
     # the storm
 
-    async def rage(self, kills: int) -> None:
-        """Call numbers out all the while, kill `kills` times at named points, then let it settle and count."""
+    async def rage(self, kills: int, troubles: Sequence[Trouble] = ()) -> None:
+        """Call numbers out all the while, kill `kills` times at named points, then let the troubles come one by one.
+
+        Then let it settle, and count.
+        """
         began = time.monotonic()
+        self.report.asked = kills
         self._calling.set()
         calling = [asyncio.create_task(self._call(cohort_id(n))) for n in range(COHORTS)]
         watching = asyncio.create_task(self._watch_backlog())
         try:
-            done = asyncio.Barrier(2)
-            await asyncio.gather(
-                self._kill("caller", kills - kills // 2, done),
-                self._kill("listener", kills // 2, done),
-            )
-            if self._stack is not None:
-                await self._outages()
+            if kills:
+                done = asyncio.Barrier(2)
+                await asyncio.gather(
+                    self._kill("caller", kills - kills // 2, done),
+                    self._kill("listener", kills // 2, done),
+                )
+            for trouble in troubles:
+                await self._suffer(trouble)
         finally:
             self._calling.clear()
             await asyncio.gather(*calling)
@@ -183,21 +241,30 @@ class Storm:
         await self._count()
         self.report.seconds = time.monotonic() - began
 
-    outage_seconds: float = 0.0
+    trouble_seconds: float = 20.0
 
-    async def _outages(self) -> None:
-        """Broker, then database away while numbers are called out: the workers wait, and catch up."""
-        for part in ("kafka", "mongo") if self.outage_seconds else ():
-            assert self._stack is not None
-            lives = [self._life(name) for name in SERVICES]
-            await asyncio.sleep(2)
-            await asyncio.to_thread(self._stack.kill_part, part)
-            await asyncio.sleep(self.outage_seconds)
-            await asyncio.to_thread(self._stack.start_part, part)
-            self.report.died_in_outage += sum(not life.alive for life in lives)
-            await self._caught_up()
-            self.report.outages.append(f"{part} {self.outage_seconds:.0f} s")
-            await asyncio.gather(*(life.stop() for life in lives))
+    async def _suffer(self, trouble: Trouble) -> None:
+        """A trouble comes over two working services and is over again: they wait, and catch up."""
+        lives = [self._life(name) for name in SERVICES]
+        await asyncio.sleep(1)
+        await self._caught_up()  # with what was committed since: so both are at work
+        await trouble.begin()
+        self._took, self._refused = [], 0
+        try:
+            await asyncio.sleep(self.trouble_seconds)
+            median = statistics.median(self._took) * 1000 if self._took else 0.0
+            suffered = Suffered(trouble.name, self.trouble_seconds, len(self._took), self._refused, round(median), 0)
+        finally:
+            await trouble.end()
+        over = time.monotonic()
+        suffered.backlog = await self._waiting()
+        await self._caught_up()
+        suffered.recovered_seconds = round(time.monotonic() - over, 1)
+        self.report.died_in_trouble += sum(not life.alive for life in lives)
+        self.report.troubles.append(suffered)
+        if not suffered.felt(trouble.mark):
+            self.report.unfelt.append(trouble.name)
+        await asyncio.gather(*(life.stop() for life in lives))
 
     async def _caught_up(self) -> None:
         """Until as many answers were counted as numbers had been committed when this was asked."""
@@ -213,8 +280,12 @@ class Storm:
         """One number after the other; where the outcome is not known, the state itself tells it at the next."""
         pause = COHORTS / CALLS_PER_SECOND
         while self._calling.is_set():
-            with suppress(Unavailable, Contended):
+            began = time.monotonic()
+            try:
                 self._committed[cohort] = await call_out(self._databases["caller"], cohort)
+                self._took.append(time.monotonic() - began)
+            except (Unavailable, Contended):
+                self._refused += 1
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
 
     async def _kill(self, name: str, times: int, others: asyncio.Barrier) -> None:
@@ -231,11 +302,14 @@ class Storm:
 
     async def _watch_backlog(self) -> None:
         while True:
-            with suppress(PyMongoError):
-                outbox = self._databases["caller"].collection("outbox")
-                waiting = await outbox.find({}, {"_id": 1}).to_list(None)
-                self.report.backlog = max(self.report.backlog, len(waiting))
+            self.report.backlog = max(self.report.backlog, await self._waiting())
             await asyncio.sleep(1)
+
+    async def _waiting(self) -> int:
+        """How many documents lie in the caller's outbox; none, where nobody can tell."""
+        with suppress(PyMongoError):
+            return len(await self._databases["caller"].collection("outbox").find({}, {"_id": 1}).to_list(None))
+        return 0
 
     # afterwards
 

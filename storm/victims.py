@@ -6,11 +6,13 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
-from shared import logs
+from shared import clock, logs
 from shared.service import Work
 from shared.settings import Settings
 from storm import points
@@ -21,11 +23,22 @@ _processes.set_forkserver_preload(["storm.victims"])
 
 
 class Life:
-    """One worker from its start to its end. With a point it kills itself there; without, it works until stopped."""
+    """One worker from its start to its end. With a point it kills itself there; without, it works until stopped.
 
-    def __init__(self, service: str, settings: dict[str, Any], log: str, point: str | None = None, passes: int = 1):
+    Its machine's clock is `ahead` by so many seconds.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        settings: dict[str, Any],
+        log: str,
+        point: str | None = None,
+        passes: int = 1,
+        ahead: float = 0.0,
+    ):
         self._told, telling = _processes.Pipe(duplex=False)
-        arguments = (service, settings, log, point, passes, telling)
+        arguments = (service, settings, log, point, passes, ahead, telling)
         self._process = _processes.Process(target=_live, args=arguments, daemon=True)
         self._process.start()
         telling.close()
@@ -62,15 +75,24 @@ class Life:
 
 
 def _live(
-    service: str, settings: dict[str, Any], log: str, point: str | None, passes: int, telling: Connection
+    service: str, settings: dict[str, Any], log: str, point: str | None, passes: int, ahead: float, telling: Connection
 ) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
     logs.setup(service=SERVICES[service].name, role="worker", version="storm", level="INFO")
+    _set_clock(ahead)
     if point is not None:
         points.arm(point, passes, telling.send)
     asyncio.run(_work(service, Settings(**settings)))
+
+
+def _set_clock(ahead: float) -> None:
+    """What this process takes for the time, for its own positions and stamps and for what the clients stamp."""
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() + ahead
+    time.time_ns = lambda: nanoseconds() + int(ahead * 1e9)
+    clock.real_now = lambda: clock._milliseconds(datetime.fromtimestamp(time.time(), UTC))
 
 
 async def _work(name: str, settings: Settings) -> None:

@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from shared import broker
 from shared.cloudevents import Record
 from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
 from shared.domain import State
-from shared.errors import Contended, Rejected, Unavailable
+from shared.errors import Contended, Impaired, Rejected, Unavailable
 from shared.inbox import INDEXES, Consumer, dead_letters
 from shared.mongo import Database, Transaction
 from tests.shared.sample import COHORT, confirmed, enrolled
@@ -45,6 +46,7 @@ class World:
         self.consumer = Consumer("scheduling")
         self.refused: set[int] = set()
         self.broken: set[int] = set()
+        self.failing: set[int] = set()
         self.runs = 0
         self.transactions: list[Transaction] = []
 
@@ -57,6 +59,8 @@ class World:
                 raise Unwelcome
             if event.roster_number in self.broken:
                 raise ZeroDivisionError
+            if event.roster_number in self.failing:
+                raise OperationFailure("internal", 1)
             roster = await tx.load(Roster, event.cohort_id) or Roster(id=event.cohort_id)
             tx.save(roster.but(seated=[*roster.seated, event.roster_number]))
 
@@ -407,6 +411,31 @@ async def test_nothing_is_parked_while_the_database_is_away(world: World) -> Non
     with pytest.raises(Unavailable):
         await deliver(world.consumer, away, enrolled(1))
     await away.close()
+
+
+@pytest.mark.parametrize("code", [1, 13, 14031], ids=["ill", "refuses us", "disk full"])
+async def test_nothing_is_parked_while_the_database_cannot_write(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    given = records(database, enrolled(1), enrolled(2))
+
+    async def refuse(*_: object) -> None:
+        raise OperationFailure("no", code)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "_commit", staticmethod(refuse))
+        with pytest.raises(Impaired):
+            await world.consumer.receive(given, database)
+    assert (await world.consumer.receive(given, database)).handled == 2
+    assert await letters(database) == [] and await seated(database) == [1, 2]
+
+
+async def test_a_record_at_which_alone_the_database_fails_stops_nobody(world: World, database: Database) -> None:
+    world.failing = {2}
+    fates = await deliver(world.consumer, database, enrolled(1), enrolled(2), enrolled(3))
+    assert (fates.handled, fates.parked) == (2, 1)
+    (letter,) = await letters(database)
+    assert headers_of(letter)["dl_reason"] == "impaired"
 
 
 async def test_one_fact_of_two_services_under_one_id_is_two_facts(world: World, database: Database) -> None:

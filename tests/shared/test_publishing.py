@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupAuthorizationFailedError
 from confluent_kafka.admin import AdminClient, ConfigResource
 from prometheus_client import REGISTRY
 from pymongo.errors import DuplicateKeyError
@@ -32,7 +35,7 @@ from shared.kafka import Kafka
 from shared.mongo import Database, Driver, Transaction
 from shared.outbox import Relay
 from shared.service import Service, Work
-from shared.worker import read_partition, read_topic
+from shared.worker import Intake, read_partition, read_topic
 from tests.shared.relaying import LEASE_SECONDS, processes
 from tests.shared.relaying import relay as relay_process
 from tests.shared.sample import COHORT, Cohort, Enrollment, confirmed, enroll, enrolled, open_cohort
@@ -732,6 +735,62 @@ async def test_a_worker_waits_for_topics_that_are_not_there_yet(
         assert await until(lambda: work.intakes.started)
     finally:
         await stopped(work)
+
+
+def _end_coordination(intake: Intake) -> None:
+    intake.subscriber.consumer._coordinator._coordination_task.cancel()
+
+
+def _refuse_a_poll(intake: Intake) -> None:
+    intake.subscriber.consumer._coordinator._pending_exception = GroupAuthorizationFailedError("of this group")
+
+
+@pytest.mark.parametrize("lose", [_end_coordination, _refuse_a_poll])
+async def test_a_worker_whose_group_was_lost_for_good_begins_again(
+    database: Database,
+    kafka: Kafka,
+    topic: str,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[Intake], None],
+) -> None:
+    """As after the broker refused it: nothing would be read any more."""
+    monkeypatch.setattr("shared.worker.LOOK_SECONDS", 0.1)
+    service, _ = seats_service(topic)
+    work = started(service, database, kafka)
+    try:
+        await until(lambda: work.state()["consuming"])
+        lose(work.intakes.groups[0])
+        await until(lambda: not work.state()["consuming"])
+        await open_cohort(database)
+        await enroll(database, 1)
+        await until(lambda: database.get(Seats, COHORT))
+        assert work.state()["consuming"]
+    finally:
+        await stopped(work)
+
+
+async def test_a_clock_that_is_hours_ahead_makes_facts_wait_and_loses_none(
+    database: Database, kafka: Kafka, topic: str, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker refuses what is dated more than an hour ahead of its own clock."""
+    send = AIOKafkaProducer.send
+
+    def ahead(producer: AIOKafkaProducer, *arguments: Any, **named: Any) -> Awaitable[Any]:  # its clock is in C
+        stamp = int((time.time() + 2 * 3600) * 1000)
+        sending: Awaitable[Any] = send(producer, *arguments, **named, timestamp_ms=stamp)
+        return sending
+
+    await open_cohort(database)
+    with monkeypatch.context() as jumped:
+        jumped.setattr(AIOKafkaProducer, "send", ahead)
+        await enroll(database, 1)
+        await asyncio.sleep(1.5)
+        assert await outbox(database) and await read_topic(kafka, topic) == []
+    await enroll(database, 2)
+    first, second = await published(kafka, topic, 2)
+    assert [read(found).subject for found in (first, second)] == [enrolled(1).enrollment_id, enrolled(2).enrollment_id]
+    await until(lambda: _empty(database))
 
 
 def subscribers() -> Sequence[Any]:

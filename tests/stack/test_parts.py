@@ -54,7 +54,7 @@ def topic(stack: Stack) -> str:
 
 def test_a_storage_is_made_whatever_its_drawn_cluster_id_begins_with(stack: Stack, tmp_path: Path) -> None:
     folder, cluster_id = tmp_path / "kafka", "-" + "A" * 20 + "Q"
-    broker.configure(folder, 1, 2, "admin", "password")
+    broker.configure(folder, 1, 1, 2, "admin", "password")
     libs = Path(stack.endpoints["kafka"]["libs"])
     broker.format_storage(libs, folder, tmp_path / "blank", cluster_id, {"admin": "password"})
     assert f"cluster.id={cluster_id}" in (folder / "log" / "meta.properties").read_text()
