@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import threading
+import time
 import traceback
 import warnings
 from contextlib import suppress
@@ -143,6 +144,25 @@ class _Output(logging.StreamHandler[Any]):
             self.stream.write(rendered({"event": "log.unwritable", "logger": record.name, "reason": reason}) + "\n")
 
 
+class _Sparing(logging.Filter):
+    """Lets one kind of line of a library pass once in a while: its clients tell every try to reach a broker."""
+
+    SECONDS = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != "aiokafka":
+            return True
+        kind, now = (record.pathname, record.lineno), time.monotonic()
+        if now - self._told_at.get(kind, -self.SECONDS) < self.SECONDS:
+            return False
+        self._told_at[kind] = now
+        return True
+
+
 def setup(*, service: str, role: str, version: str, level: str = "INFO") -> None:
     """Send every log line of this process, whoever writes it, through the same processors."""
 
@@ -168,6 +188,7 @@ def setup(*, service: str, role: str, version: str, level: str = "INFO") -> None
         cache_logger_on_first_use=True,
     )
     handler = _Output(sys.stdout)
+    handler.addFilter(_Sparing())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[from_a_library, *common],

@@ -146,7 +146,7 @@ class Relay:
                         self._broker = broker
                     self._wake.clear()  # before the round: what commits during it wakes the next
                     if not await self._round():
-                        await self._pause(POLL_SECONDS, wakeable=True)
+                        await self._pause(POLL_SECONDS, wakeable=True)  # not at all, if something woke it meanwhile
                     backoff = 0.1
                 except (KafkaError, PyMongoError, OSError, TimeoutError, Away, Unavailable) as error:
                     log.warning("relay.waiting", reason=type(error).__name__, seconds=backoff)
@@ -166,7 +166,7 @@ class Relay:
         self._stopping.set()
 
     async def _round(self) -> bool:
-        """Everything that lies there now, in order, batch by batch. Returns whether anything left.
+        """Everything that lies there now, in order, batch by batch. Returns whether more may lie there.
 
         Topics known to be unwritable are left out of the query, so that a long row of theirs hides nobody else's.
         """
@@ -178,6 +178,7 @@ class Relay:
         self._held_from = {topic: pos for topic, pos in self._held_from.items() if topic in without}
         oldest: int | None = min(self._held_from.values(), default=None)
         left = False
+        read = 0
         batch: list[Any] = []
         rows = 0
         async with self._database.outbox_snapshot(ROUND_DOCUMENTS, without) as documents:
@@ -187,6 +188,7 @@ class Relay:
                     oldest = pos
                 self._show_age(oldest)
                 batch.append(document)
+                read += 1
                 rows += len(document["rows"])
                 if rows >= BATCH_ROWS:
                     left |= await self._batch(batch)
@@ -196,7 +198,7 @@ class Relay:
         if batch:
             left |= await self._batch(batch)
         self._show_age(min(self._held_from.values(), default=None))
-        return left
+        return left and read == ROUND_DOCUMENTS
 
     async def _batch(self, documents: list[Any]) -> bool:
         """Send the rows of these documents in order, wait for all, delete the documents. Returns whether any left."""

@@ -95,3 +95,17 @@ def test_what_looks_like_a_personal_number_or_an_address_is_removed(text: str) -
 def test_an_id_an_instant_and_a_topic_are_no_personal_number() -> None:
     line = {"event": "x", "a": "00000000-0000-4000-8000-000000000001", "b": "2022-02-21T01:00:00.123456Z"}
     assert logs.without_personal_data(None, "info", line) == line
+
+
+def test_a_client_that_tries_in_vain_twenty_times_a_second_does_not_fill_the_disk() -> None:
+    lines = told(
+        """
+client = logging.getLogger("aiokafka.conn")
+for number in range(100): client.error("Unable connect to node with id %s", number)
+client.error("Something else")
+for number in range(100): library.error("Another library")
+"""
+    )
+    events = [line["event"] for line in lines]
+    assert (len([e for e in events if e.startswith("Unable")]), events.count("Something else")) == (1, 1)
+    assert events.count("Another library") == 100
