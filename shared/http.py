@@ -94,7 +94,7 @@ def _answer(
     return JSONResponse(plain, status, dict(headers or {}), media_type="application/problem+json")
 
 
-def _failed(request: Request, failure: Exception) -> JSONResponse:
+async def _failed(request: Request, failure: Exception) -> JSONResponse:
     assert isinstance(failure, Failure)
     headers = {}
     if isinstance(failure, Unavailable):
@@ -105,7 +105,7 @@ def _failed(request: Request, failure: Exception) -> JSONResponse:
     return _answer(failure.status, failure.code, failure.title, headers, **failure.members)
 
 
-def _unfit(request: Request, error: Exception) -> JSONResponse:
+async def _unfit(request: Request, error: Exception) -> JSONResponse:
     """A request that does not fit its schema. Names the places, never the values; a long name is cut."""
     assert isinstance(error, RequestValidationError)
     wrong = []
@@ -117,7 +117,7 @@ def _unfit(request: Request, error: Exception) -> JSONResponse:
     return _answer(422, "invalid-request", "The request does not fit its schema", errors=wrong[:50])
 
 
-def _beyond(request: Request, error: Exception) -> JSONResponse:
+async def _beyond(request: Request, error: Exception) -> JSONResponse:
     """A date or number of the request leads beyond what a calendar or the database can hold."""
     log.warning("request.beyond-range", exc_info=error)
     structlog.contextvars.bind_contextvars(problem="invalid-request")
@@ -132,7 +132,7 @@ _HTTP_CODES = {
 }
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code, title = _HTTP_CODES.get(error.status_code, ("http-failure", "The request failed"))
     return _answer(error.status_code, code, title, error.headers)
@@ -380,8 +380,10 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 # --- what endpoints ask for --------------------------------------------------------------------------------------
 
+# All of them `async`: FastAPI gives anything else to a thread, once per request.
 
-def _database(request: Request) -> Database:
+
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
@@ -401,7 +403,7 @@ class MalformedPrecondition(Failure):
     status: ClassVar[int] = 400
 
 
-def _if_match(if_match: Annotated[str | None, Header()] = None) -> Seen:
+async def _if_match(if_match: Annotated[str | None, Header()] = None) -> Seen:
     if if_match is None:
         return None
     if if_match.strip() == "*":
@@ -461,7 +463,7 @@ class _Paging(BaseModel):
     after: str | None
 
 
-def _paging(limit: Annotated[Count, Query(ge=1, le=500)] = 100, after: Id | None = None) -> _Paging:
+async def _paging(limit: Annotated[Count, Query(ge=1, le=500)] = 100, after: Id | None = None) -> _Paging:
     return _Paging(limit=limit, after=after)
 
 

@@ -435,9 +435,10 @@ class Database:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         if self._motor:
             os.environ.setdefault("MOTOR_MAX_WORKERS", "32")  # five per core would let two change streams starve us
-            from motor.motor_asyncio import AsyncIOMotorClient
+            from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
 
             self._client: Any = AsyncIOMotorClient(uri, **options)
+            self._motor_session = AsyncIOMotorClientSession
         else:
             self._client = pymongo.AsyncMongoClient(uri, **options)
         self._database: Any = self._client[name]
@@ -489,11 +490,13 @@ class Database:
                 retryable = conflict(error) or away(error)
                 if not retryable and not error.timeout:
                     raise
+                if error.timeout and not await self.ping():
+                    raise Unavailable from error
                 attempt += 1
                 tracing.note(conflicts=attempt)
                 pause = random.uniform(0.005, min(1.0, 0.005 * 2**attempt))
                 if time.monotonic() + pause >= deadline or not retryable:
-                    if away(error) or (error.timeout and not await self.ping()):
+                    if away(error):
                         raise Unavailable from error
                     raise Contended from error
                 await asyncio.sleep(pause)
@@ -541,11 +544,19 @@ class Database:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Any]:
-        session = self._client.start_session()
-        if self._motor:
-            session = await session
-        async with session:
+        if not self._motor:
+            async with self._client.start_session() as session:
+                yield session
+            return
+        # motor would give the making and the ending of a session to a thread each, though neither waits for anything.
+        session = self._motor_session(self._client.delegate.start_session(), self._client)
+        try:
             yield session
+        finally:
+            if session.delegate.in_transaction:
+                await session.end_session()
+            else:
+                session.delegate.end_session()
 
     # reading without deciding
 
@@ -637,6 +648,7 @@ class Database:
         await self._client.drop_database(self._database.name)
 
     async def close(self) -> None:
-        closing = self._client.close()
-        if not self._motor:
-            await closing
+        if self._motor:
+            await asyncio.to_thread(self._client.close)  # it takes leave of the server, and would wait for it here
+        else:
+            await self._client.close()

@@ -194,8 +194,10 @@ def _cohort(folder: Path, *, as_json: bool) -> int:
     from storm.cohort import differences, played, short_scenario
 
     async def plays() -> int:
-        quiet = await played(folder / "quiet", short_scenario(), disturbed=False)
-        disturbed = await played(folder / "disturbed", short_scenario(), disturbed=True, seed=1)
+        async with played(folder / "quiet", short_scenario(), disturbed=False) as (_, quiet):
+            pass
+        async with played(folder / "disturbed", short_scenario(), disturbed=True, seed=1) as (_, disturbed):
+            pass
         found = [*quiet.summary.failed, *disturbed.summary.failed, *differences(quiet, disturbed)]
         kinds = Counter(name.rpartition(" ")[2] for name in disturbed.ended.elements())
         told = {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,13 +58,15 @@ class Disturber:
     stack: Stack
     seed: int = 0
     pause: float = 0.5
+    rounds: int | None = None
+    """How often each; until the play is over, where none is said."""
     ended: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
-        """Until cancelled; what it has ended by then runs again."""
+        """Until cancelled or done; what it has ended by then runs again."""
         dice = random.Random(self.seed)
         kill = False
-        while True:
+        for _ in itertools.count() if self.rounds is None else range(self.rounds):
             parts = list(self.stack.parts)
             dice.shuffle(parts)
             for part in parts:
@@ -90,12 +95,15 @@ class Outcome:
     seconds: float
 
 
-async def played(home: Path, scenario: Scenario, *, disturbed: bool, seed: int = 0) -> Outcome:
-    """Play on a new stack, api and worker apart, disturbed or not; leaves nothing running."""
+@asynccontextmanager
+async def played(
+    home: Path, scenario: Scenario, *, disturbed: bool, seed: int = 0, rounds: int | None = None
+) -> AsyncIterator[tuple[Stack, Outcome]]:
+    """Play on a new stack, api and worker apart, disturbed or not. It stands until the caller is done with it."""
     stack = Stack(home, apart=True)
     await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
     try:
-        disturber = Disturber(stack, seed)
+        disturber = Disturber(stack, seed, rounds=rounds)
         disturbing = asyncio.create_task(disturber.run()) if disturbed else None
 
         async def calm() -> None:
@@ -114,7 +122,7 @@ async def played(home: Path, scenario: Scenario, *, disturbed: bool, seed: int =
         ids: dict[str, set[str]] = {}
         for event in summary.events:
             ids.setdefault(f"{event.source} {event.subject}", set()).add(event.id)
-        return Outcome(summary, ids, await _states(stack), await _mails(stack), disturber.ended, seconds)
+        yield stack, Outcome(summary, ids, await _states(stack), await _mails(stack), disturber.ended, seconds)
     finally:
         await asyncio.to_thread(stack.down)
 

@@ -38,7 +38,8 @@ class Proxy:
         assert task is not None
         self._connections.add(task)
         try:
-            with suppress(OSError):  # nobody there: the caller's connection ends, as it would without us
+            # Nobody there: the caller's connection ends, as it would without us. Who is cancelled is closed with us.
+            with suppress(OSError, asyncio.CancelledError):
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
                 ways = [self._carry(reader, far_writer), self._carry(far_reader, writer)]
                 tasks = [asyncio.ensure_future(way) for way in ways]

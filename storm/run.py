@@ -107,10 +107,11 @@ class Report:
 
     def told(self) -> dict[str, Any]:
         """The report for a machine."""
-        told = asdict(self)
         return {
-            **told.pop("verdict"),
-            **told,
+            **vars(self),
+            **asdict(self.verdict),
+            "verdict": "kept" if self.verdict.kept else "broken",
+            "troubles": [asdict(suffered) for suffered in self.troubles],
             "failed": self.failed,
             "toothless": self.toothless,
         }

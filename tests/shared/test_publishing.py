@@ -765,7 +765,7 @@ async def test_a_worker_whose_group_was_lost_for_good_begins_again(
         await open_cohort(database)
         await enroll(database, 1)
         await until(lambda: database.get(Seats, COHORT))
-        assert work.state()["consuming"]
+        await until(lambda: work.state()["consuming"])
     finally:
         await stopped(work)
 

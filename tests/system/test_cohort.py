@@ -1,4 +1,4 @@
-"""A short cohort through the gateway: api and worker apart, and a worker that is killed in the middle."""
+"""A short cohort through the gateway: api and worker apart, and every process ended once while it is played."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +19,6 @@ from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 from pymongo import AsyncMongoClient
 
-from demo.play import play
 from demo.player import Gateway
 from demo.scenario import Scenario, cast
 from demo.summary import Summary
@@ -36,63 +35,65 @@ from shared.contracts import REGISTRY
 from shared.identity import routes_of
 from shared.mongo import Database
 from stack import PROJECT, Stack
-from storm.cohort import short_scenario
+from storm.cohort import Outcome, differences, short_scenario
+from storm.cohort import played as played_on
 from tests.malice.worlds import SERVICES as SERVING
 from tests.malice.worlds import SETTINGS
 from tests.orders import Orders
 from tests.support import clock_at, fire_timers, many, settings_for, uid, until
 
-KILLED = "assessment-worker"
 SERVICES = (scheduling, assessment, notifying)
 
 
+@dataclass(frozen=True)
 class Played:
-    """What is known of the one play that these tests share."""
+    """What is known of the plays that these tests share."""
 
-    def __init__(self, stack: Stack, scenario: Scenario, summary: Summary, killed: int) -> None:
-        self.stack = stack
-        self.scenario = scenario
-        self.summary = summary
-        self.killed = killed
+    scenario: Scenario
+    stack: Stack
+    """The one on which every process was ended while the cohort was played."""
+    disturbed: Outcome
+    quiet: Outcome
+
+    @property
+    def summary(self) -> Summary:
+        return self.disturbed.summary
 
 
 @pytest.fixture(scope="module")
 async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Played]:
-    """A stack with api and worker apart, on which the short cohort was played while one worker was killed."""
-    home: Path = tmp_path_factory.mktemp("stack")
-    stack = Stack(home, apart=True)
+    """The short cohort, played twice side by side: undisturbed, and while every process was ended once."""
+    scenario = short_scenario()
+
+    async def undisturbed() -> Outcome:
+        async with played_on(tmp_path_factory.mktemp("quiet"), scenario, disturbed=False) as (_, outcome):
+            return outcome
+
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MONGO_TRANSACTION_LIFETIME", "2")
-        scenario = short_scenario()
-        await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
-        try:
-            yield await _play(stack, scenario)
-        finally:
-            await asyncio.to_thread(stack.down)
+        aside = asyncio.create_task(undisturbed())
+        home = tmp_path_factory.mktemp("disturbed")
+        async with played_on(home, scenario, disturbed=True, rounds=1) as (stack, disturbed):
+            yield Played(scenario, stack, disturbed, await aside)
 
 
-async def _play(stack: Stack, scenario: Scenario) -> Played:
-    killings: list[asyncio.Task[None]] = []
-
-    async def kill() -> None:
-        await asyncio.to_thread(stack.kill_part, KILLED)
-        await asyncio.to_thread(stack.start_part, KILLED)
-
-    def told(at: datetime, words: list[str]) -> None:
-        if not killings and any(line.startswith("marks of diagnosa") for line in words):
-            killings.append(asyncio.create_task(kill()))
-
-    summary = await play(scenario, stack, told, patience=60)
-    await asyncio.gather(*killings)
-    return Played(stack, scenario, summary, len(killings))
-
-
-async def test_the_cohort_ends_as_it_should_although_a_worker_was_killed(played: Played) -> None:
-    assert played.killed == 1
+async def test_the_cohort_ends_as_it_should_although_every_process_was_ended(played: Played) -> None:
+    assert {name.partition(" ")[0] for name in played.disturbed.ended} == set(played.stack.parts)
+    assert {name.partition(" ")[2] for name in played.disturbed.ended} == {"SIGTERM", "SIGKILL"}
     assert played.summary.failed == []
     assert dict(played.summary.lines)["composition"].startswith(
         "8 participants = 3 Kementerian + 4 LPNK and LTN + 1 Pemda"
     )
+
+
+async def test_facts_states_and_mail_are_those_of_an_undisturbed_play(
+    played: Played, count: Callable[[str], None]
+) -> None:
+    assert played.quiet.summary.failed == []
+    assert differences(played.quiet, played.disturbed) == []
+    facts, states = (sum(map(len, kept.values())) for kept in (played.quiet.ids, played.quiet.states))
+    ended = sum(played.disturbed.ended.values())
+    count(f"{ended} processes ended; {facts} facts, {states} states and {len(played.quiet.mails)} mails alike")
 
 
 async def test_every_record_is_a_cloudevent_that_fits_its_committed_schema(played: Played) -> None:
