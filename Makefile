@@ -12,8 +12,9 @@ demo: setup        ## play one cohort from nomination to graduation on the embed
 test: setup        ## every test; starts the servers that it needs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-storm: setup       ## workers killed 1,000 times, neighbours away, a cohort among ending processes: KILLS, AWAY (seconds)
+storm: setup       ## workers killed, neighbours away, slow, full; a cohort among ending processes: KILLS, AWAY (seconds)
 	$(BIN)/python -m storm --kills $(or $(KILLS),1000) --away $(or $(AWAY),20)
+	$(BIN)/python -m storm --faults --away $(or $(AWAY),20)
 	$(BIN)/python -m storm --cohort
 
 verify-mongo: setup  ## the kernel's tests and kills against a MongoDB of yours, a replica set: URI=mongodb://…
