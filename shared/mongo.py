@@ -56,8 +56,13 @@ _MAJORITY = WriteConcern("majority")
 # --- documents ---------------------------------------------------------------------------------------------------
 
 
+_AS_IS = frozenset((str, int, float, bool, bytes, datetime, type(None)))
+
+
 def _plain(value: Any) -> Any:
     """What BSON can keep: dates, decimals and enums become strings; instants stay instants."""
+    if type(value) in _AS_IS:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):
@@ -442,6 +447,7 @@ class Database:
         else:
             self._client = pymongo.AsyncMongoClient(uri, **options)
         self._database: Any = self._client[name]
+        self._collections: dict[str, Any] = {}  # the driver makes one anew at each asking
 
     # transactions
 
@@ -562,7 +568,9 @@ class Database:
 
     def collection(self, name: str) -> Any:
         """The driver's collection, for the kernel and for indexes."""
-        return self._database[name]
+        if (known := self._collections.get(name)) is None:
+            known = self._collections[name] = self._database[name]
+        return known
 
     async def get(self, cls: type[S], id: str) -> S | None:
         return (await self.get_many(cls, [id])).get(id)
