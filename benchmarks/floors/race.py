@@ -8,14 +8,18 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from shared import mongo
 from shared.mongo import Database, Transaction, conflict
+
+_EVER = 3600.0
 
 
 async def at_once(database: Database, work: Callable[[Transaction], Awaitable[Any]]) -> Any:
-    """The same transaction as ours, tried again at once for as long as it takes: no lock, no pause, no turn."""
+    """The same transaction as ours, tried again at once for as long as it takes: no lock, no pause, no turn, no bound."""
+    mongo.ATTEMPT_SECONDS = _EVER
     while True:
         try:
-            return await database._attempt(work, time.monotonic() + 600)
+            return await database._attempt(work, time.monotonic() + _EVER)
         except PyMongoError as error:
             if not conflict(error):
                 raise
