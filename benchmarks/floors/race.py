@@ -15,7 +15,7 @@ _EVER = 3600.0
 
 
 async def at_once(database: Database, work: Callable[[Transaction], Awaitable[Any]]) -> Any:
-    """The same transaction as ours, tried again at once for as long as it takes: no lock, no pause, no turn, no bound."""
+    """The same transaction as ours, tried again at once for as long as it takes: no lock, no pause, no bound."""
     mongo.ATTEMPT_SECONDS = _EVER
     while True:
         try:
