@@ -12,8 +12,8 @@ demo: setup        ## play one cohort from nomination to graduation on the embed
 test: setup        ## every test; starts the servers that it needs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-storm: setup       ## workers killed, neighbours away, slow, full; a cohort among ending processes: KILLS, AWAY (seconds)
-	$(BIN)/python -m storm --kills $(or $(KILLS),1000) --away $(or $(AWAY),20)
+storm: setup       ## workers killed, neighbours away, slow, full; a cohort among ending processes: KILLS or MINUTES, AWAY (s)
+	$(BIN)/python -m storm $(if $(MINUTES),--minutes $(MINUTES),--kills $(or $(KILLS),1000)) --away $(or $(AWAY),20)
 	$(BIN)/python -m storm --faults --away $(or $(AWAY),20)
 	$(BIN)/python -m storm --cohort
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import secrets
 import subprocess
@@ -31,7 +32,8 @@ _ON_SMALL_DISKS = "STORM_ON_SMALL_DISKS"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="storm", description=__doc__)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--kills", type=int, default=1000, help="how often a worker is killed at a named point")
+    which.add_argument("--kills", type=int, help="how often a worker is killed at a named point (1000)")
+    which.add_argument("--minutes", type=float, help="kill for so long, instead of so often")
     which.add_argument(
         "--faults",
         action="store_true",
@@ -48,7 +50,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the report for a machine")
     arguments = parser.parse_args()
     if (arguments.faults or arguments.cohort) and (arguments.mongo_uri or arguments.kafka_bootstrap):
-        parser.error("servers of yours cannot be slowed down, filled up or ended from here: only --kills")
+        parser.error("servers of yours cannot be slowed down, filled up or ended from here: only --kills or --minutes")
     os.environ["STORM_RUN"] = secrets.token_hex(3).translate(str.maketrans("0123456789", "ghijklmnop"))
     os.environ.setdefault("MONGO_TRANSACTION_LIFETIME", "2")  # else each kill bars what it touched for 20 s
     if arguments.faults and _ON_SMALL_DISKS not in os.environ:
@@ -110,7 +112,7 @@ def _faults(arguments: argparse.Namespace, folder: Path) -> Report:
                 Full(stack, "kafka", disks["kafka"]),
                 Full(stack, "mongo", disks["mongo"], f"storm-{CALLER}"),
             ]
-            return await _raged(storm, 0, troubles, arguments.away, guest=False)
+            return await _raged(storm, 0, troubles, arguments.away)
 
     return asyncio.run(run())
 
@@ -140,12 +142,20 @@ def _again_where_disks_can_be_mounted() -> None:
     os.execvp(inside[0], [*inside, sys.executable, "-m", "storm", *sys.argv[1:]])
 
 
-async def _raged(storm: Storm, kills: int, troubles: Sequence[Trouble], seconds: float, *, guest: bool) -> Report:
+async def _raged(
+    storm: Storm,
+    kills: int,
+    troubles: Sequence[Trouble],
+    seconds: float,
+    *,
+    lasting: float = math.inf,
+    guest: bool = False,
+) -> Report:
     """Let it rage; on servers of somebody else it leaves nothing behind."""
     storm.trouble_seconds = seconds
     await storm.prepare()
     try:
-        await storm.rage(kills, troubles)
+        await storm.rage(kills, troubles, lasting)
     finally:
         if guest:
             await storm.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import statistics
 import time
@@ -151,6 +152,7 @@ class Storm:
         self._committed: dict[str, int] = {}
         self._took: list[float] = []
         self._refused = 0
+        self._kills_until = math.inf
         self._calling = asyncio.Event()
         self.report = Report()
 
@@ -215,12 +217,13 @@ class Storm:
 
     # the storm
 
-    async def rage(self, kills: int, troubles: Sequence[Trouble] = ()) -> None:
-        """Call numbers out all the while, kill `kills` times at named points, then let the troubles come one by one.
+    async def rage(self, kills: int, troubles: Sequence[Trouble] = (), seconds: float = math.inf) -> None:
+        """Call numbers out all the while, kill `kills` times at named points, or for so many seconds; then let the
 
-        Then let it settle, and count.
+        troubles come one by one, let it settle, and count.
         """
         began = time.monotonic()
+        self._kills_until = began + seconds
         self.report.asked = kills
         self._calling.set()
         calling = [asyncio.create_task(self._call(cohort_id(n))) for n in range(COHORTS)]
@@ -291,6 +294,8 @@ class Storm:
 
     async def _kill(self, name: str, times: int, others: asyncio.Barrier) -> None:
         for point in itertools.islice(aims(name), times):
+            if time.monotonic() > self._kills_until:
+                break
             while True:
                 met = await self._life(name, point, random.randint(1, 4)).end(COMES_TO_POINT_SECONDS)
                 if met is not None:
