@@ -78,10 +78,11 @@ def _kills(arguments: argparse.Namespace, folder: Path) -> Report:
     named = {"kafka_bootstrap": arguments.kafka_bootstrap, "mongo_uri": arguments.mongo_uri}
     with servers(Stack(folder / "stack"), **named) as at:
         away = [Away(at.stack, part) for part in ("kafka", "mongo")] if at.stack and arguments.away else []
-        raging = _raged(
-            Storm(at.kafka, at.mongo_uri, folder), arguments.kills, away, arguments.away, guest=not at.stack
-        )
-        return asyncio.run(raging)
+        storm = Storm(at.kafka, at.mongo_uri, folder)
+        kills, lasting = arguments.kills or 1000, math.inf
+        if arguments.minutes:
+            kills, lasting = sys.maxsize, arguments.minutes * 60
+        return asyncio.run(_raged(storm, kills, away, arguments.away, lasting=lasting, guest=not at.stack))
 
 
 def _faults(arguments: argparse.Namespace, folder: Path) -> Report:
