@@ -27,15 +27,16 @@ _KNOWN = frozenset(
 
 
 def _uuid(text: str) -> bool:
+    """In its one canonical form: in others there is room for what is no id."""
     try:
-        return bool(UUID(text))
+        return str(UUID(text)) == text
     except ValueError:
         return False
 
 
 # These are kept with what lies parked, and told in logs and metrics: nothing but an id or a code may get there.
 _FORMS: dict[str, Callable[[str], object]] = {
-    "ce_id": _uuid,
+    "ce_id": is_id,
     "ce_subject": is_id,
     "ce_type": re.compile(r"[A-Za-z0-9.-]{1,128}").fullmatch,
     "ce_source": re.compile(r"/[a-z0-9/.-]{1,127}").fullmatch,
@@ -165,6 +166,8 @@ def read(record: Record) -> Envelope:
     except UnicodeDecodeError:
         raise Unreadable("key") from None
     partitionkey = found.get("ce_partitionkey", key)
+    if not key:
+        raise Unreadable("no-key")
     if partitionkey != key:
         raise Unreadable("key-differs-from-partitionkey")
     return Envelope(
