@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import structlog
@@ -20,7 +21,7 @@ from pymongo import ASCENDING, DeleteOne, IndexModel, InsertOne, UpdateOne
 from shared import clock, identity, tracing
 from shared.cloudevents import Envelope, Record, Unreadable
 from shared.cloudevents import read as read_envelope
-from shared.contracts import Event
+from shared.contracts import REGISTRY, Event, source_of
 from shared.domain import State
 from shared.errors import Contended, Failure, Impaired, Unavailable
 from shared.metrics import EVENTS
@@ -56,16 +57,25 @@ class _Route:
     reads: Reads | None
 
 
+@cache
+def _adapter(event: type[Event]) -> TypeAdapter[Any]:
+    return TypeAdapter(event)
+
+
 @dataclass(slots=True)
 class _Item:
     """A record on its way through a transaction."""
 
     record: Record
     envelope: Envelope | None = None
-    event: Event | None = None
+    event: Event | None = None  # for its handler
     key: str = ""
     bad: str | None = None  # the reason for which it cannot even be handed to a handler
     counted: bool = False  # a handler wants it: it gets an inbox row
+
+    def place(self, group: str) -> str:
+        """The key of one that has no id."""
+        return f"{group}|{self.record.topic}|{self.record.partition}|{self.record.offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +167,10 @@ class Consumer:
         return register
 
     def on_record(self, *topics: str) -> Callable[[RecordHandler], RecordHandler]:
-        """Handle every readable record of these topics as bytes, whatever its type, to send it on unchanged."""
+        """Handle every record of these topics as bytes, to send it on unchanged: what fits its contract, and every
+
+        readable one of a type that is not known here.
+        """
 
         def register(handler: RecordHandler) -> RecordHandler:
             for topic in topics:
@@ -191,7 +204,8 @@ class Consumer:
         return fates
 
     def _opened(self, record: Record) -> _Item:
-        item = _Item(record, key=f"{self.group}|{record.topic}|{record.partition}|{record.offset}")
+        item = _Item(record)
+        item.key = item.place(self.group)
         try:
             item.envelope = read_envelope(record)
         except Unreadable as error:
@@ -199,18 +213,35 @@ class Consumer:
             return item
         envelope = item.envelope
         item.key = f"{self.group}|{envelope.source}|{envelope.id}"
-        route = self._routes.get(envelope.type)
-        if route is not None:
-            item.counted = True
-            try:
-                item.event = route.adapter.validate_json(record.value or b"")
-                if item.event.subject != envelope.subject or item.event.key != envelope.partitionkey:
-                    item.bad = "subject-or-key-differs-from-data"
-            except ValidationError as error:
-                item.bad = reason_of(error)
-        elif record.topic in self._on_record:
-            item.counted = True
+        route, forwarded = self._routes.get(envelope.type), record.topic in self._on_record
+        if route is None and not forwarded:
+            return item
+        item.counted = True
+        known = REGISTRY.get(envelope.type)
+        if envelope.source != source_of(record.topic) or (known and known.topic != record.topic):
+            # Who may write a topic is the broker's to decide, and this record passes for another topic's: nothing that
+            # it says of itself is taken, least of all whose place in a row it has.
+            item.key, item.envelope, item.bad = item.place(self.group), None, "unreadable:of-another-topic"
+            return item
+        if known is None:
+            return item
+        try:
+            event = (route.adapter if route else _adapter(known)).validate_json(record.value or b"")
+        except ValidationError as error:
+            item.bad = reason_of(error)
+            return item
+        if event.subject != envelope.subject or event.key != envelope.partitionkey:
+            item.bad = "subject-or-key-differs-from-data"
+        elif forwarded and event.agency != envelope.agencyid:
+            item.bad = "agency-differs-from-data"
+        elif route is not None:
+            item.event = event
         return item
+
+    def forwards(self, record: Record) -> Envelope | None:
+        """The envelope of a record that `on_record` would be given; nothing of one that is parked."""
+        item = self._opened(record)
+        return item.envelope if item.bad is None and record.topic in self._on_record else None
 
     async def _together(self, items: list[_Item], database: Database, fates: Fates) -> None:
         """One transaction for all of them; on a failure halves, until the culprit is alone."""

@@ -14,8 +14,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from services.notification.domain import AgencyContact, AgencySubscription
-from shared.cloudevents import Envelope, Record, Unreadable
-from shared.cloudevents import read as read_envelope
+from shared.cloudevents import Envelope, Record
 from shared.contracts import REGISTRY, Id
 from shared.contracts.enrollment import CohortOpened
 from shared.domain import State
@@ -220,11 +219,8 @@ async def _back_fill(agency_id: str, partition: str, records: Sequence[Record], 
             code = (await _subscribed(tx)).get(agency_id)
             if code is not None:
                 for record in part:
-                    try:
-                        envelope = read_envelope(record)
-                    except Unreadable:
-                        continue
-                    if envelope.agencyid == agency_id:
+                    envelope = consumer.forwards(record)
+                    if envelope is not None and envelope.agencyid == agency_id:
                         await _let_out(code, record, envelope.source, envelope.subject, envelope.sequence, tx)
             if last and (backfill := await tx.load(Backfill, agency_id)) and partition not in backfill.done:
                 tx.save(backfill.but(done=[*backfill.done, partition]))

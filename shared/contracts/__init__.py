@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from shared.ids import NAMESPACE, Id
 
-__all__ = ["NAMESPACE", "REGISTRY", "Code", "Day", "Event", "Fact", "Id", "Instant", "Score", "Zone"]
+__all__ = ["NAMESPACE", "REGISTRY", "Code", "Day", "Event", "Fact", "Id", "Instant", "Score", "Zone", "source_of"]
 
 
 _ZONES = frozenset(available_timezones()) - {"Factory", "localtime"}
@@ -53,6 +53,11 @@ class Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def source_of(topic: str) -> str:
+    """CloudEvents `source` of everything on a topic (`training.enrollment` → `/training/enrollment`)."""
+    return "/" + topic.replace(".", "/", 1)
+
+
 REGISTRY: dict[str, type[Event]] = {}
 """Every event type this installation publishes, by its CloudEvents `type`."""
 
@@ -80,8 +85,8 @@ class Event(Fact):
 
     @classmethod
     def source(cls) -> str:
-        """CloudEvents `source`: the publisher, from the topic (`training.enrollment` → `/training/enrollment`)."""
-        return "/" + cls.topic.replace(".", "/", 1)
+        """CloudEvents `source`: the publisher, from the topic."""
+        return source_of(cls.topic)
 
     @property
     def subject(self) -> str:

@@ -117,12 +117,51 @@ async def test_no_document_is_made_for_an_agency_without_a_subscription(database
 
 async def test_a_parked_record_of_the_mail_rules_blocks_no_agency(database: Database) -> None:
     await subscribed(database, 1)
-    first, second = records(database, enrolled(1, 1), withdrawn(1, 1))
-    given = [dataclasses.replace(first, value=b"{}"), second]
+    given = records(database, enrolled(1, 1), withdrawn(1, 1))
+    block = f"{main.group}|/training/enrollment|{read(given[0]).subject}"
+    await database.collection("blocks").insert_one({"_id": block, "open": 1})  # something before them lies parked
     fates = await main.receive(given, database)
-    assert (fates.parked, [letter.reason for letter in await main.parked(database)][1:]) == (2, ["behind"])
+    assert (fates.parked, {letter.reason for letter in await main.parked(database)}) == (2, {"behind"})
     assert (await feed.consumer.receive(given, database)).handled == 2
     assert names(await heard(database, "agency-1")) == ["participant-enrolled", "participant-withdrawn"]
+
+
+@pytest.mark.parametrize("subscribed_before", [True, False])
+async def test_an_agency_is_given_no_record_that_breaks_its_contract_or_is_another_agencys(
+    database: Database, subscribed_before: bool
+) -> None:
+    """What fits no contract may hold anything; an agency hears no more of that subject until it is mended."""
+    if subscribed_before:
+        await subscribed(database, 1)
+    free, empty, others, good = records(database, *(enrolled(n, 1) for n in (1, 2, 3, 4)))
+    given = [
+        dataclasses.replace(free, value=(free.value or b"")[:-1] + b',"roster_number":"somebody"}'),
+        dataclasses.replace(empty, value=None),
+        dataclasses.replace(others, value=enrolled(3, 2).model_dump_json().encode()),
+        good,
+    ]
+    assert (await feed.consumer.receive(given, database)).parked == 3
+    assert [p.reason for p in await feed.consumer.parked(database)] == [
+        *("invalid:/roster_number:int_parsing", "invalid:/:json_invalid", "agency-differs-from-data")
+    ]
+    if not subscribed_before:
+        await subscribed(database, 1)
+
+        async def read_back(position: Position) -> list[Record]:
+            return given
+
+        await feed.back_fill([Position("training.enrollment", 0, 10)], read_back, database)
+    assert [record for _, record in await heard(database, "agency-1")] == [
+        dataclasses.replace(good, topic="training.agency.agency-1", offset=0, timestamp=0)
+    ]
+
+
+async def test_a_type_that_is_not_known_yet_is_given_to_its_agency_as_it_is(database: Database) -> None:
+    await subscribed(database, 1)
+    (known,) = records(database, enrolled(1, 1))
+    headers = {**dict(known.headers), "ce_type": b"id.go.lan.training.enrollment.participant-promoted.v1"}
+    assert (await feed.consumer.receive([dataclasses.replace(known, headers=tuple(headers.items()))], database)).handled
+    assert names(await heard(database, "agency-1")) == ["participant-promoted"]
 
 
 def test_no_agency_is_fed_from_the_restricted_topic() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +14,14 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from shared import broker
-from shared.cloudevents import Record
+from shared.cloudevents import Record, read
+from shared.contracts.assessment import ProgrammeCompleted
 from shared.contracts.enrollment import CohortConfirmed, ParticipantEnrolled
 from shared.domain import State
 from shared.errors import Contended, Impaired, Rejected, Unavailable
 from shared.inbox import INDEXES, Consumer, dead_letters
 from shared.mongo import Database, Transaction
+from tests.notification.story import graduated
 from tests.shared.sample import COHORT, confirmed, enrolled
 from tests.support import START, deliver, many, record, records, uid
 
@@ -440,6 +443,30 @@ async def test_a_record_at_which_alone_the_database_fails_stops_nobody(world: Wo
 
 async def test_one_fact_of_two_services_under_one_id_is_two_facts(world: World, database: Database) -> None:
     """The inbox key holds the source: same subject, same sequence, both handled."""
+    heard = []
+
+    @world.consumer.on(ProgrammeCompleted)
+    async def note(event: ProgrammeCompleted, tx: Transaction) -> None:
+        heard.append(event.enrollment_id)
+
     first = record(enrolled(1), 1)
-    other = with_header("ce_source", b"/training/elsewhere")(first)
+    other = record(graduated(1), 1, ce_id=dict(first.headers)["ce_id"])
     assert (await world.consumer.receive([first, other], database)).handled == 2
+    assert heard == [read(first).subject]
+
+
+async def test_a_fact_on_anothers_topic_or_under_anothers_name_is_parked_and_makes_nobody_wait(
+    world: World, database: Database
+) -> None:
+    """Who may write one topic could else announce whatever is others' to announce."""
+    real = record(enrolled(1), 1)
+    elsewhere = dataclasses.replace(real, topic="training.scheduling")
+    disguised = with_header("ce_source", b"/training/scheduling")(elsewhere)
+    renamed = with_header("ce_source", b"/training/elsewhere")(real)
+    renamed = dataclasses.replace(renamed, offset=renamed.offset + 1000)
+    fates = await world.consumer.receive([elsewhere, disguised, renamed, real], database)
+    assert (fates.parked, fates.duplicate, fates.handled) == (2, 1, 1)  # the first two lie in one place
+    assert {(p.reason, p.subject) for p in await world.consumer.parked(database)} == {
+        ("unreadable:of-another-topic", None)
+    }
+    assert await seated(database) == [1]
