@@ -43,7 +43,9 @@ class Topic:
     @property
     def settings(self) -> dict[str, str]:
         """What the broker must keep of it, by the broker's names."""
-        settings = {"retention.ms": str(RETENTION_MS), "cleanup.policy": "delete"}
+        # A limit of bytes is kept only where they lie as they are: a compressed record of five kilobytes may be too
+        # large for its dead letter, or for a document. And not every codec is one that a consumer can read.
+        settings = {"retention.ms": str(RETENTION_MS), "cleanup.policy": "delete", "compression.type": "uncompressed"}
         if self.max_message_bytes:
             settings["max.message.bytes"] = str(self.max_message_bytes)
         return settings

@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from faststream.security import BaseSecurity, SASLScram512
 
+from shared import fetched
+
+fetched.read_leniently()
+
 Protocol = Literal["PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL"]
 
 
