@@ -47,6 +47,7 @@ Sort = Sequence[tuple[str, int]]
 EVENT_BYTES = 64 * 1024
 SELECTION_SECONDS = 3.0
 ATTEMPT_SECONDS = 5.0  # a database that dies under a transaction holds its caller no longer than this and a selection
+ABORT_SECONDS = 2.0
 OUTBOX_DOCUMENT_BYTES = 8 * 1024 * 1024
 _BY_ID: Sort = (("_id", 1),)
 _SNAPSHOT = ReadConcern("snapshot")
@@ -502,7 +503,8 @@ class Database:
                 tracing.note(conflicts=attempt)
                 pause = random.uniform(0.005, min(1.0, 0.005 * 2**attempt))
                 if time.monotonic() + pause >= deadline or not retryable:
-                    if away(error):
+                    # A batch that is too much for its time is no neighbour that is away: it is to come in parts.
+                    if away(error) and not error.timeout:
                         raise Unavailable from error
                     raise Contended from error
                 await asyncio.sleep(pause)
@@ -518,20 +520,22 @@ class Database:
 
     async def _attempt(self, work: Callable[[Transaction], Awaitable[T]], deadline: float) -> T:
         async with self._session() as session:
-            with pymongo.timeout(max(0.05, min(ATTEMPT_SECONDS, deadline - time.monotonic()))):
-                started = session.start_transaction(read_concern=_SNAPSHOT, write_concern=_MAJORITY)
-                if not self._motor:
-                    await started
-                tx = Transaction(self, session)
-                try:
+            try:
+                with pymongo.timeout(max(0.05, min(ATTEMPT_SECONDS, deadline - time.monotonic()))):
+                    started = session.start_transaction(read_concern=_SNAPSHOT, write_concern=_MAJORITY)
+                    if not self._motor:
+                        await started
+                    tx = Transaction(self, session)
                     result = await work(tx)
                     await tx._finish()
                     await self._commit(session, deadline)
-                except BaseException:
-                    with suppress(PyMongoError):
-                        if session.in_transaction:
-                            await session.abort_transaction()
-                    raise
+            except BaseException:
+                # In a time of its own: a transaction that ran out of time and is not told so keeps what it has
+                # written from everybody, the next attempt first, for as long as the server lets it live.
+                with suppress(PyMongoError), pymongo.timeout(ABORT_SECONDS):
+                    if session.in_transaction:
+                        await session.abort_transaction()
+                raise
             if tx.touched_timers:
                 self.timers_changed.set()
             return result

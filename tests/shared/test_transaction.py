@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
 import pytest
 from bson import BSON
+from pymongo import InsertOne
 
 from shared import clock
 from shared.contracts import NAMESPACE
@@ -342,6 +344,31 @@ async def test_a_database_that_is_away_is_unavailable_and_not_a_crash() -> None:
             await away.transaction(lambda tx: tx.load(Cohort, COHORT), patience=0.5)
         assert not isinstance(raised.value, Contended)
         await away.close()
+
+
+async def test_what_ran_out_of_time_lets_go_of_what_it_had_written(database: Database) -> None:
+    """Else whoever wants it next, and the same batch first, conflicts until the server ends what nobody goes on with.
+
+    And too much for its time is not a neighbour that is away: a batch of it is to come again in parts.
+    """
+    await open_cohort(database)
+
+    async def confirm(tx: Transaction) -> None:
+        cohort = await tx.require(Cohort, COHORT)
+        tx.save(cohort.but(taken=cohort.taken + 1))
+        await tx.find(Cohort, {"_id": COHORT}, owner=None)  # which writes it
+        if slow:  # the time ends while the server is at work
+            await asyncio.sleep(max(0.0, began + 0.49 - time.monotonic()))
+            for n in range(1_000):
+                tx.write("many", InsertOne({"_id": n}))
+
+    slow, began = True, time.monotonic()
+    with pytest.raises(Contended):
+        await database.transaction(confirm, patience=0.5)
+    slow = False
+    await database.transaction(confirm, patience=8.0)
+    kept = await database.get(Cohort, COHORT)
+    assert kept is not None and kept.taken == 1
 
 
 async def test_an_event_over_64_kib_is_refused_at_commit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
