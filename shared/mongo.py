@@ -203,7 +203,11 @@ class Transaction:
         missing = [id for id in wanted if (cls.collection, id) not in self._held]
         if missing:
             collection = self._database.collection(cls.collection)
-            kept = await collection.find({"_id": {"$in": missing}}, session=self._session).to_list(None)
+            if len(missing) == 1:
+                one = await collection.find_one({"_id": missing[0]}, session=self._session)
+                kept = [one] if one is not None else []
+            else:
+                kept = await collection.find({"_id": {"$in": missing}}, session=self._session).to_list(None)
             found = {doc["_id"]: self._hold(cls, doc) for doc in kept}
             for id in missing:
                 if id not in found:

@@ -51,6 +51,31 @@ async def test_a_machine_is_named_by_a_digest_never_by_its_subject() -> None:
     assert len(caller.authid) == 32 and "payroll" not in caller.authid
 
 
+async def test_a_token_that_comes_again_is_known_while_it_lasts_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    verified, decode = 0, jwt.decode
+
+    def counting(*arguments: Any, **named: Any) -> Any:
+        nonlocal verified
+        verified += 1
+        return decode(*arguments, **named)
+
+    monkeypatch.setattr("shared.identity.jwt.decode", counting)
+    monkeypatch.setattr("shared.identity.TOKENS_KNOWN", 2)
+    ours, first = verifier(), bearer(Role.ORGANISER)
+    assert await ours.caller(first) == await ours.caller(first)
+    assert verified == 1
+    with pytest.raises(Unauthenticated):
+        await ours.caller(first[:-4] + "AAAA")
+    for person in range(3):
+        await ours.caller(bearer(Role.PARTICIPANT, person_id=uid(person)))
+    assert len(ours._known) <= 2
+    last = bearer(Role.ORGANISER, exp=int(time.time()) - identity.LEEWAY_SECONDS + 2)
+    await ours.caller(last)
+    await asyncio.sleep(2.1)
+    with pytest.raises(Unauthenticated):
+        await ours.caller(last)
+
+
 OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 GOOD = {"iss": ISSUER, "sub": "x", "aud": ["enrollment"], "iat": int(time.time()), "exp": int(time.time()) + 600}
 
@@ -146,10 +171,13 @@ async def test_a_key_that_the_issuer_withdrew_is_refused_at_the_first_call_after
     async def rotated(issuer: str) -> dict[str, Any]:
         return {"keys": [new]}
 
+    ours, often = stale(), bearer(Role.ORGANISER)
+    await ours.caller(often)
     monkeypatch.setattr(identity, "KEYS_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(identity, "discover_keys", rotated)
-    with pytest.raises(Unauthenticated):
-        await stale().caller(bearer(Role.ORGANISER))
+    for held in (often, bearer(Role.ORGANISER, person_id=uid(1))):
+        with pytest.raises(Unauthenticated):
+            await ours.caller(held)
 
 
 NONSENSE: dict[str, Any] = {
