@@ -43,7 +43,7 @@ class Size:
     backlog: int = 10_000
     events: int = 6_000
     single_events: int = 600
-    requests: int = 200
+    requests: int = 600
     delays: int = 150
     racers: tuple[int, ...] = (200, 1000)
     small: int = 1_000
