@@ -109,7 +109,7 @@ class Service:
         )
         app.state.tokens = _tokens(self.name, settings)
         for router in routers:
-            app.include_router(router)
+            app.router.routes.extend(router.routes)  # an included router is matched a second time, at each request
         http.install(app)
         if undeclared := identity.undeclared(app):
             raise RuntimeError(f"{self.name}: routes that do not state who may call them: {undeclared}")

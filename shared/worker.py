@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPartitionError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from pymongo.errors import PyMongoError
@@ -88,7 +88,8 @@ class Intake:
         self._database = database
         self._kafka = kafka
         self._failures = 0
-        self._refused = False
+        self.refusal: str | None = None
+        """What the broker said when it refused this group, if it has."""
         self.subscriber: Any = None
 
     def subscribe(self, broker: KafkaBroker) -> None:
@@ -109,19 +110,21 @@ class Intake:
             decoder=_undecoded,
             listener=_Drain(self),
         )
-        self.subscriber(self._batch)
-        self._refused = False
+        subscriber = self.subscriber
+        subscriber(self._batch)
+        self.refusal = None
 
         async def poll(consumer: AIOKafkaConsumer) -> Any:
             """Whatever has come, at once; FastStream's own poll sleeps after every one that found nothing."""
             try:
                 found = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH_RECORDS)
             except KafkaError as error:
-                self._refused = not error.retriable
+                if self.subscriber is subscriber and not (error.retriable or isinstance(error, ConsumerStoppedError)):
+                    self.refusal = type(error).__name__
                 raise
             return tuple(itertools.chain(*found.values()))
 
-        self.subscriber.get_msg = poll
+        subscriber.get_msg = poll
 
     async def _batch(self, message) -> None:  # type: ignore[no-untyped-def]  # an annotation would make FastStream decode
         records = [record_of(raw) for raw in message.raw_message]
@@ -185,7 +188,7 @@ class Intake:
         kafka_consumer = getattr(self.subscriber, "consumer", None)
         coordinator = getattr(kafka_consumer, "_coordinator", None)
         coordination = getattr(coordinator, "_coordination_task", None)
-        dead = self._refused or (coordination is not None and coordination.done())
+        dead = self.refusal is not None or (coordination is not None and coordination.done())
         return kafka_consumer is not None and not dead and any(not task.done() for task in self.subscriber.tasks)
 
 
@@ -295,7 +298,7 @@ class Intakes:
         while not stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), LOOK_SECONDS)
-            lost = [intake.consumer.group for intake in self.groups if not intake.alive]
+            lost = {intake.consumer.group: intake.refusal for intake in self.groups if not intake.alive}
             if lost and not stopping.is_set():
                 log.warning("worker.beginning_again", groups=lost)
                 self.started = False
