@@ -22,14 +22,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import structlog
 import uvicorn
 from aiokafka.errors import KafkaError as AioKafkaError
-from confluent_kafka import KafkaError, KafkaException
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pymongo import IndexModel
 from pymongo.errors import PyMongoError
 
-from shared import broker, clock, http, identity, inbox, logs, outbox, pages, timers, tracing, vitals, worker
+from shared import clock, http, identity, inbox, logs, outbox, pages, timers, tracing, vitals, worker
 from shared.errors import Unavailable
 from shared.inbox import Consumer, dead_letters
 from shared.mongo import Database
@@ -158,6 +157,8 @@ class Service:
 
     async def _prepare(self, settings: Settings, agencies: Sequence[str], patience: float) -> None:
         """Indexes, topics and rights. Waits for database and broker; refuses to go on with a drift."""
+        from shared import broker  # the administrator's client; no other role pays for it
+
         kafka = settings.kafka(admin=True)
         if kafka.protocol != "PLAINTEXT" and not (kafka.username and kafka.password):
             raise SystemExit("settings: KAFKA_ADMIN_USERNAME, KAFKA_ADMIN_PASSWORD: prepare needs both")
@@ -416,6 +417,8 @@ def _listening(which: str, host: str, port: int) -> socket.socket:
 
 async def _patiently(role: str, attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Try again while a neighbour is away; end with one line when it stays away, and at once when it refuses us."""
+    from confluent_kafka import KafkaException
+
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         try:
@@ -438,4 +441,5 @@ _DATABASE_REFUSES = {13, 18, 85, 86}
 def _name(error: BaseException) -> str:
     """The broker's own name of what went wrong, where it says one; else the error's class."""
     told = error.args[0] if error.args else None
-    return str(told.name()) if isinstance(told, KafkaError) else type(error).__name__
+    name = getattr(told, "name", None)
+    return str(name()) if callable(name) else type(error).__name__

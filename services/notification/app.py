@@ -2,8 +2,8 @@
 
 from services.notification import api, feed, store
 from services.notification.consumers import consumer
-from services.notification.provision import provision
 from services.notification.sender import send_messages
+from shared.mongo import Database
 from shared.service import Service
 from shared.settings import HttpUrl, Port, Settings
 
@@ -23,6 +23,12 @@ class NotificationSettings(Settings):
     """Where `prepare --agency` leaves an agency's password."""
 
 
+async def _provision(settings: NotificationSettings, database: Database, code: str) -> None:
+    from services.notification.provision import provision  # the administrator's client; only `prepare` pays for it
+
+    await provision(settings, database, code)
+
+
 service = Service(
     name="notification",
     description="Messages, the in-app inbox, and the agencies' feeds.",
@@ -36,7 +42,7 @@ service = Service(
         "enrollment": settings.enrollment_internal_url,
     },
     writes_prefix="training.agency.",
-    prepare_agency=provision,
+    prepare_agency=_provision,
 )
 
 if __name__ == "__main__":
