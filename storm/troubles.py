@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -111,6 +113,8 @@ class Full:
     disk: Path
     database: str = ""
     """A database on it that is written to until it cannot; it may have room in files that it has already."""
+    _filling: list[asyncio.Task[None]] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def name(self) -> str:
@@ -122,24 +126,33 @@ class Full:
 
     async def begin(self) -> None:
         await asyncio.to_thread(self._fill)
+        self._filling.append(asyncio.create_task(self._keep_full()))
+
+    async def _keep_full(self) -> None:
+        """What a database gives back of its own files is taken again."""
+        while True:
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(self._fill)
 
     def _fill(self) -> None:
-        with (self.disk / "ballast").open("wb", buffering=0) as ballast:
+        with (self.disk / "ballast").open("ab", buffering=0) as ballast:
             for size in (1 << 20, 1 << 12):
-                try:
+                with suppress(OSError):
                     while True:
                         ballast.write(b"\0" * size)
-                except OSError:
-                    continue
         if self.database:
-            with MongoClient[dict[str, bytes]](own_servers(self.stack).mongo_uri, timeoutMS=3000) as client:
-                try:
-                    while True:
-                        client[self.database]["ballast"].insert_one({"of": bytes(1 << 18)})
-                except PyMongoError:
-                    return
+            # It answers late before it says that it cannot.
+            with MongoClient[dict[str, bytes]](own_servers(self.stack).mongo_uri, timeoutMS=20_000) as client:
+                for size in (1 << 18, 1 << 10):
+                    with suppress(PyMongoError):
+                        while not self._over.is_set():
+                            client[self.database]["ballast"].insert_one({"of": bytes(size)})
 
     async def end(self) -> None:
-        (self.disk / "ballast").unlink()
+        self._over.set()
+        for filling in self._filling:
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
         await asyncio.to_thread(self.stack.kill_part, self.part)
+        (self.disk / "ballast").unlink()
         await asyncio.to_thread(self.stack.start_part, self.part)
