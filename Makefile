@@ -35,7 +35,7 @@ orders: setup      ## interleavings, races and takeovers at their full number, w
 check: setup       ## style, types, boundaries between services, generated files, locked requirements
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy shared services stack demo storm benchmarks tests
+	$(BIN)/mypy shared services stack demo storm benchmarks ops tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m shared.catalogue --check
 	$(PYTHON) requirements/lock.py --check

@@ -1,4 +1,4 @@
-"""`python -m demo play SCENARIO`: empties the stack, plays the scenario on it, reads everything back."""
+"""`python -m demo play SCENARIO`: plays the scenario on an empty stack or installation, reads everything back."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from demo import report
+from demo.place import Embedded, Installed, Place
 from demo.play import play
-from demo.player import NotQuiet, Unexpected
-from demo.scenario import DAYS_BEFORE, Scenario
+from demo.player import Gateway, NotQuiet, Unexpected, set_clock_file
+from demo.scenario import DAYS_BEFORE, Scenario, cast
 from demo.summary import Summary
-from demo.topics import NotRead
+from demo.topics import NotRead, everything, kafka
 from shared import reference
-from stack import Missing, Stack
-from stack.processes import NotStarted
+from stack import PROJECT, Missing, NotStarted, Stack
 
 WEEKS_BEFORE = DAYS_BEFORE // 7
+FAILURES = (Missing, NotStarted, NotQuiet, NotRead, Unexpected, httpx.HTTPError, KafkaError)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m demo", description="Plays a scenario on the embedded stack.")
+    parser = argparse.ArgumentParser(
+        prog="python -m demo",
+        description="Plays a scenario: on the embedded stack, or on the installation that INSTALLATION names.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     play_command = commands.add_parser("play", help="play a scenario on an emptied stack")
     play_command.add_argument("scenario", type=Path)
     play_command.add_argument("--report", type=Path, default=Path("var/demo/report.html"))
+    token_command = commands.add_parser("token", help="in an installation: a token of one of the scenario's people")
+    token_command.add_argument("username", help="organiser-01, coordinator-07, participant-12, …")
+    token_command.add_argument("scenario", type=Path, nargs="?", default=PROJECT / "scenarios" / "pkp-2022-iii.yaml")
     arguments = parser.parse_args()
     console = Console()
     try:
@@ -46,21 +53,22 @@ def main() -> int:
     except (OSError, yaml.YAMLError, ValidationError) as error:
         console.print(f"[bold red]{arguments.scenario} cannot be played[/]: {escape(str(error))}", highlight=False)
         return 2
-    stack = Stack()
+    folder = os.environ.get("INSTALLATION")
+    installed = Installed(Path(folder), cast(scenario)) if folder else None
     try:
-        summary = asyncio.run(_on_an_empty_stack(scenario, stack, console))
-    except (Missing, NotStarted, NotQuiet, NotRead, Unexpected, httpx.HTTPError, KafkaError) as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        crashed = [part for part, state in stack.status().items() if state == "crashed"]
-        for part in crashed:
-            console.print(f"{part} has crashed:\n{stack.processes.tail(part)}", highlight=False, markup=False)
-        return 1
+        if arguments.command == "token":
+            print(asyncio.run(_token(installed, arguments.username)))
+            return 0
+        if installed is not None:
+            summary = asyncio.run(_on_an_installation(scenario, installed, console))
+        else:
+            summary = _on_the_embedded_stack(scenario, console)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
-    finally:
-        if not os.environ.get("KEEP"):
-            stack.down()
+    except FAILURES as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        return 1
     report.write(scenario, summary, arguments.report)
     table = Table(title=f"{scenario.title.value}: what was read back", show_header=False)
     for name, value in summary.lines:
@@ -69,9 +77,23 @@ def main() -> int:
     console.print(f"report: {arguments.report}")
     for failure in summary.failed:
         console.print(f"[bold red]does not hold[/]: {escape(failure)}")
-    if os.environ.get("KEEP"):
-        console.print(f"the stack is still up: {stack.home / 'endpoints.json'}")
     return 1 if summary.failed else 0
+
+
+def _on_the_embedded_stack(scenario: Scenario, console: Console) -> Summary:
+    stack = Stack()
+    try:
+        return asyncio.run(_on_an_empty_stack(scenario, stack, console))
+    except FAILURES:
+        crashed = [part for part, state in stack.status().items() if state == "crashed"]
+        for part in crashed:
+            console.print(f"{part} has crashed:\n{stack.processes.tail(part)}", highlight=False, markup=False)
+        raise
+    finally:
+        if os.environ.get("KEEP"):
+            console.print(f"the stack is still up: {stack.home / 'endpoints.json'}")
+        else:
+            stack.down()
 
 
 async def _on_an_empty_stack(scenario: Scenario, stack: Stack, console: Console) -> Summary:
@@ -81,14 +103,41 @@ async def _on_an_empty_stack(scenario: Scenario, stack: Stack, console: Console)
         await asyncio.to_thread(stack.reset_data)
         await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
     console.print(f"the stack is up after {time.monotonic() - began:.0f} s")
+    return await _told(scenario, Embedded(stack), console)
+
+
+async def _on_an_installation(scenario: Scenario, place: Installed, console: Console) -> Summary:
+    """Play on an installation that nobody has used yet: the clock, which the play sets, never goes back.
+
+    Raises `NotStarted` for one that has been used.
+    """
+    broker = kafka(place.endpoints, place.credentials("kafka-admin"))
+    if used := sorted(topic for topic, records in (await everything(broker)).items() if records):
+        raise NotStarted(f"something lies on {', '.join(used)}: empty the installation first (docker compose down -v)")
+    set_clock_file(Path(place.endpoints["clock"]), scenario.begins_at)
+    return await _told(scenario, place, console)
+
+
+async def _told(scenario: Scenario, place: Place, console: Console) -> Summary:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[day]}"), TimeElapsedColumn(),
         console=console, transient=True,
     ) as progress:  # fmt: skip
         narrator = Narrator(scenario, progress)
-        summary = await play(scenario, stack, narrator)
+        summary = await play(scenario, place, narrator)
         narrator.week_over()
     return summary
+
+
+async def _token(place: Installed | None, username: str) -> str:
+    """What somebody of the scenario signs in with at a demonstration's issuer. Raises `NotStarted`."""
+    if place is None:
+        raise NotStarted("INSTALLATION is not set: for the embedded stack there is python -m stack token")
+    person = next((p for p in place.cast.people if p.username == username), None)
+    if person is None:
+        raise NotStarted(f"nobody in the scenario is called {username}")
+    async with httpx.AsyncClient(timeout=30) as http:
+        return await Gateway("", place.sign_in, http).token("", person.id)
 
 
 class Narrator:

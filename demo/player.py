@@ -38,15 +38,18 @@ class Step:
     act: Callable[[], Awaitable[Any]]
 
 
+SignIn = Callable[[str, str | None, tuple[str, ...]], tuple[str, dict[str, str]]]
+"""Role, person and agencies → where a token for them is asked for, and by which form."""
+
+
 @dataclass
 class Gateway:
     """Calls through the gateway, each with the token of whoever makes it."""
 
     url: str
-    issuer: str
-    client: tuple[str, str]
+    sign_in: SignIn
     http: httpx.AsyncClient
-    _tokens: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _tokens: dict[tuple[str, ...], asyncio.Task[str]] = field(default_factory=dict)
     _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     calls: int = 0
 
@@ -54,22 +57,16 @@ class Gateway:
     """For how many seconds a call is made again while nobody answers it, as people do; every call may be repeated."""
 
     async def token(self, role: str, person_id: str | None, agency_ids: Iterable[str] = ()) -> str:
+        """Signed in once, also where many calls of one person begin together."""
         key = (role, person_id or "", *agency_ids)
         if key not in self._tokens:
-            asked = {
-                "grant_type": "client_credentials",
-                "client_id": self.client[0],
-                "client_secret": self.client[1],
-                "audience": " ".join(SERVICES),
-                "roles": role,
-                "agency_ids": " ".join(agency_ids),
-            }
-            if person_id:
-                asked["person_id"] = person_id
-            answer = await self._answered("POST", self.issuer + "/token", data=asked)
-            answer.raise_for_status()
-            self._tokens[key] = answer.json()["access_token"]
-        return self._tokens[key]
+            self._tokens[key] = asyncio.create_task(self._signed_in(*self.sign_in(role, person_id, tuple(agency_ids))))
+        return await self._tokens[key]
+
+    async def _signed_in(self, url: str, form: dict[str, str]) -> str:
+        answer = await self._answered("POST", url, data=form)
+        answer.raise_for_status()
+        return str(answer.json()["access_token"])
 
     async def call(
         self,
@@ -110,23 +107,35 @@ class Gateway:
 def unsettled(passes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Who still has something on its way, by what the workers tell; empty when all is settled.
 
-    Every offset that the broker acknowledged to a relay must be done in every group that reads the topic.
+    A service may have several workers, which share its partitions. Every offset that the broker acknowledged to a
+    relay must be done in every group that reads the topic.
     """
     waiting = []
     produced: dict[str, int] = {}
+    committed: dict[tuple[str, str], int] = {}
     for told in passes.values():
         for partition, offset in told["produced"].items():
             produced[partition] = max(produced.get(partition, 0), offset)
+        for group, partitions in told["committed"].items():
+            for partition, offset in partitions.items():
+                committed[group, partition] = max(committed.get((group, partition), 0), offset)
     for service, told in passes.items():
         if not told["quiet"]:
             left = {name: told[name] for name in ("outbox", "timers_due", "pending") if told.get(name)}
             waiting.append(f"{service}: {left or 'not consuming yet'}")
         for group, topics in told["consumes"].items():
-            done = told["committed"].get(group, {})
             for partition, offset in produced.items():
-                if partition.rpartition("-")[0] in topics and done.get(partition, 0) < offset:
-                    waiting.append(f"{group}: {partition} at {done.get(partition, 0)} of {offset}")
-    return waiting
+                done = committed.get((group, partition), 0)
+                if partition.rpartition("-")[0] in topics and done < offset:
+                    waiting.append(f"{group}: {partition} at {done} of {offset}")
+    return list(dict.fromkeys(waiting))
+
+
+def set_clock_file(clock: Path, instant: datetime) -> None:
+    """Set a virtual clock; written beside and renamed, so that nobody reads half of it."""
+    draft = clock.with_name("clock.draft")
+    draft.write_text(instant.isoformat() + "\n")
+    draft.replace(clock)
 
 
 class Player:
@@ -146,12 +155,10 @@ class Player:
         self.now: datetime | None = None
 
     def set_clock(self, instant: datetime) -> None:
-        """Move domain time forward; written beside and renamed, so that nobody reads half of it."""
+        """Move domain time forward."""
         if self.now is not None and instant <= self.now:
             return
-        draft = self._clock.with_name("clock.draft")
-        draft.write_text(instant.isoformat() + "\n")
-        draft.replace(self._clock)
+        set_clock_file(self._clock, instant)
         self.now = instant
 
     async def _ask(self) -> dict[str, dict[str, Any]]:

@@ -150,6 +150,11 @@ class Person(Part):
     nip: str
     agency_id: str | None = None
 
+    @property
+    def username(self) -> str:
+        """By what the person signs in at a demonstration's issuer."""
+        return self.email.partition("@")[0]
+
 
 class Cast(Part):
     """Everybody and everything that a scenario needs."""

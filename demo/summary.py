@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from demo.place import Mail
 from demo.scenario import Incidents
 from demo.story import Story
 from demo.topics import Listener, events_of, everything
@@ -55,7 +56,12 @@ class Summary:
 
 
 async def read_back(
-    story: Story, endpoints: dict[str, Any], admin: Kafka, listeners: Sequence[Listener], http: httpx.AsyncClient
+    story: Story,
+    endpoints: dict[str, Any],
+    admin: Kafka,
+    listeners: Sequence[Listener],
+    http: httpx.AsyncClient,
+    mails: Sequence[Mail],
 ) -> Summary:
     """Ask everybody."""
     summary = Summary()
@@ -79,8 +85,7 @@ async def read_back(
     deliveries = await _pages(story, f"/notification/v1/deliveries?limit=500&cohort_id={cohort}")
     by_channel = Counter((d["channel"], d["status"]) for d in deliveries)
     told = ", ".join(f"{channel} {status} {n}" for (channel, status), n in sorted(by_channel.items()))
-    mails = (await http.get(endpoints["mail"]["http"] + "/messages")).json()
-    message_ids = {mail["headers"].get("Message-ID") for mail in mails}
+    message_ids = {mail.message_id for mail in mails}
     emails = by_channel["email", "sent"]
     summary.say("messages by channel", told, {status for _, status in by_channel} == {"sent"})
     once = len(mails) == len(message_ids) or any(listener.patient for listener in listeners)

@@ -24,7 +24,8 @@ class NotRead(Exception):
 
 
 def kafka(endpoints: dict[str, Any], credential: tuple[str, str]) -> Kafka:
-    return Kafka(endpoints["kafka"]["bootstrap"], "SASL_PLAINTEXT", *credential)
+    broker = endpoints["kafka"]
+    return Kafka(broker["bootstrap"], broker.get("protocol", "SASL_PLAINTEXT"), *credential, broker.get("ca"))
 
 
 async def everything(reader: Kafka) -> dict[str, list[Record]]:

@@ -20,6 +20,9 @@ from confluent_kafka.admin import (
     NewTopic,
     ResourcePatternType,
     ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
 )
 
 from shared.contracts import REGISTRY
@@ -30,6 +33,7 @@ RETENTION_MS = 400 * 86_400_000  # a cohort alone lasts 119 days
 SERVICE_PARTITIONS = 12
 SOURCE_MESSAGE_BYTES = 1_048_588  # the broker's default
 DEAD_LETTER_BYTES = 2 * SOURCE_MESSAGE_BYTES
+SCRAM_ITERATIONS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,19 @@ def _prepare(kafka: Kafka, topics: Sequence[Topic], rights: Sequence[AclBinding]
         for topic in topics
         if topic.name in there and len(there[topic.name].partitions) != topic.partitions
     ]
+
+
+async def make_user(kafka: Kafka, user: str, password: str) -> None:
+    """Let a user in by this password, known or not: so an emptied broker and a new password are both taken care of."""
+    await asyncio.to_thread(_make_user, kafka, user, password)
+
+
+def _make_user(kafka: Kafka, user: str, password: str) -> None:
+    admin = AdminClient(kafka.librdkafka())  # what it is asked fails as soon as nobody holds it any more
+    mechanism = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, SCRAM_ITERATIONS)
+    asked = admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, mechanism, password.encode())])
+    for future in asked.values():
+        future.result(timeout=20)
 
 
 async def differences(

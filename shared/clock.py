@@ -14,15 +14,19 @@ from pathlib import Path
 _fixed: ContextVar[datetime | None] = ContextVar("fixed_instant", default=None)
 
 
+SYSTEM = "system"
+"""What the file says while nothing is played: the system's clock counts."""
+
+
 class _FileSource:
     """A file that holds one instant and is replaced atomically. Read again whenever it changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stamp: tuple[int, int] | None = None
-        self._instant = datetime.min.replace(tzinfo=UTC)
+        self._instant: datetime | None = None
 
-    def now(self) -> datetime:
+    def now(self) -> datetime | None:
         status = self.path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
@@ -39,9 +43,10 @@ def _milliseconds(instant: datetime) -> datetime:
     return instant.astimezone(UTC).replace(microsecond=instant.microsecond // 1000 * 1000)
 
 
-def instant_in(file: Path) -> datetime:
-    """The instant that a file holds. Raises `OSError`, `ValueError`."""
-    return _milliseconds(datetime.fromisoformat(file.read_text().strip()))
+def instant_in(file: Path) -> datetime | None:
+    """The instant that a file holds, or None where it names the system's clock. Raises `OSError`, `ValueError`."""
+    told = file.read_text().strip()
+    return None if told == SYSTEM else _milliseconds(datetime.fromisoformat(told))
 
 
 def use(source: str | None) -> None:
@@ -51,15 +56,15 @@ def use(source: str | None) -> None:
 
 
 def virtual() -> bool:
-    """Whether a scenario is being played."""
-    return _source is not None
+    """Whether a scenario is being played, so that the time may jump."""
+    return _source is not None and _source.now() is not None
 
 
 def now() -> datetime:
     """The present instant of domain time, in UTC, cut to milliseconds."""
     if (instant := _fixed.get()) is not None:
         return instant
-    return _source.now() if _source else real_now()
+    return (_source.now() if _source else None) or real_now()
 
 
 def real_now() -> datetime:

@@ -175,6 +175,10 @@ class Service:
             if kafka.protocol == "PLAINTEXT":
                 rights = []
             replication = settings.kafka_replication
+            own = settings.kafka()
+            if own.username and own.password:
+                user = own.username, own.password
+                await _patiently("prepare", lambda: broker.make_user(kafka, *user), patience)
             drift = await _patiently("prepare", lambda: broker.prepare(kafka, topics, rights, replication), patience)
             await _patiently("prepare", lambda: database.ensure(self.all_indexes()), patience)
             if drift:

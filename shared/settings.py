@@ -70,7 +70,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 class Settings(BaseSettings):
     """Settings that every service has. Each is read from the environment variable of its name in upper case,
 
-    or from a file of its name under `SECRETS_DIR`.
+    or from a file of its name in one of the folders that `SECRETS_DIR` names, separated by colons.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -173,8 +173,9 @@ def from_environment(cls: type[C], environment: Mapping[str, str] | None = None)
 
     An environment that is given stands in the place of the process's own, nothing of which then counts.
     """
-    secrets = (os.environ if environment is None else environment).get("SECRETS_DIR")
-    if secrets and not Path(secrets).is_dir():
+    named = (os.environ if environment is None else environment).get("SECRETS_DIR", "")
+    secrets = [Path(folder) for folder in named.split(os.pathsep) if folder]
+    if not all(folder.is_dir() for folder in secrets):
         raise SystemExit("settings: SECRETS_DIR: not a folder")
     try:
         if environment is None:

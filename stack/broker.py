@@ -75,14 +75,25 @@ def configure(folder: Path, port: int, told: int, controller_port: int, admin: s
 
     Clients are sent to the port `told`, which is another than `port` where a proxy stands before the broker.
     """
-    login = f'username="{admin}" password="{password}"'
-    settings = {
+    settings = node(admin, password) | {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "listeners": f"CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
         "advertised.listeners": f"CLIENT://127.0.0.1:{told}",
         "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+        "log.dirs": str(folder / "log"),
+        **copies(1),
+    }
+    file = folder / "server.properties"
+    write_private(file, "".join(f"{name}={value}\n" for name, value in settings.items()))
+    return file
+
+
+def node(admin: str, password: str) -> dict[str, str]:
+    """What every broker of ours is set to, wherever it runs: who may come in, and how long things are kept."""
+    login = f'username="{admin}" password="{password}"'
+    return {
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "CLIENT",
         "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
@@ -94,24 +105,29 @@ def configure(folder: Path, port: int, told: int, controller_port: int, admin: s
         "listener.name.controller.plain.sasl.jaas.config": f'{_PLAIN} {login} user_{admin}="{password}";',
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:{admin}",
-        "log.dirs": str(folder / "log"),
         "auto.create.topics.enable": "false",
         "num.partitions": "12",
-        "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "10",
         "offsets.retention.minutes": str(60 * 24 * 60),
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
         # Files are made at these sizes beforehand; the defaults want a gigabyte for a hundred partitions.
         "log.segment.bytes": "67108864",
         "log.index.size.max.bytes": "1048576",
     }
-    file = folder / "server.properties"
-    write_private(file, "".join(f"{name}={value}\n" for name, value in settings.items()))
-    return file
+
+
+def copies(nodes: int) -> dict[str, str]:
+    """On how many of the nodes the broker keeps what is its own; one of three may be away."""
+    kept, in_step = min(3, nodes), 2 if nodes > 2 else 1
+    return {
+        "default.replication.factor": str(kept),
+        "min.insync.replicas": str(in_step),
+        "offsets.topic.replication.factor": str(kept),
+        "transaction.state.log.replication.factor": str(kept),
+        "transaction.state.log.min.isr": str(in_step),
+        "share.coordinator.state.topic.replication.factor": str(kept),
+        "share.coordinator.state.topic.min.isr": str(in_step),
+    }
 
 
 def format_storage(libs: Path, folder: Path, blank: Path, cluster_id: str, users: Mapping[str, str]) -> None:

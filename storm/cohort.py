@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 from pymongo import AsyncMongoClient
 
+from demo.place import Embedded
 from demo.play import play
 from demo.player import QUIET_SECONDS
 from demo.scenario import Scenario
@@ -101,6 +101,7 @@ async def played(
 ) -> AsyncIterator[tuple[Stack, Outcome]]:
     """Play on a new stack, api and worker apart, disturbed or not. It stands until the caller is done with it."""
     stack = Stack(home, apart=True)
+    place = Embedded(stack)
     await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
     try:
         disturber = Disturber(stack, seed, rounds=rounds)
@@ -115,14 +116,15 @@ async def played(
         began = time.monotonic()
         try:
             patience = PATIENCE_SECONDS if disturbed else QUIET_SECONDS
-            summary = await play(scenario, stack, lambda at, words: None, patience=patience, calm=calm)
+            summary = await play(scenario, place, lambda at, words: None, patience=patience, calm=calm)
         finally:
             await calm()
         seconds = time.monotonic() - began
         ids: dict[str, set[str]] = {}
         for event in summary.events:
             ids.setdefault(f"{event.source} {event.subject}", set()).add(event.id)
-        yield stack, Outcome(summary, ids, await _states(stack), await _mails(stack), disturber.ended, seconds)
+        mails = {(mail.to, mail.message_id) for mail in await place.mails()}
+        yield stack, Outcome(summary, ids, await _states(stack), mails, disturber.ended, seconds)
     finally:
         await asyncio.to_thread(stack.down)
 
@@ -149,12 +151,6 @@ def _comparable(document: dict[str, Any]) -> dict[str, Any]:
     if "records" in kept:  # as bytes, with the machine's time in them: what they say is compared as facts
         kept["records"] = len(kept["records"])
     return kept
-
-
-async def _mails(stack: Stack) -> set[tuple[str, str]]:
-    async with httpx.AsyncClient() as http:
-        messages = (await http.get(stack.endpoints["mail"]["http"] + "/messages")).json()
-    return {(str(m["headers"].get("To")), str(m["headers"].get("Message-ID"))) for m in messages}
 
 
 def differences(quiet: Outcome, disturbed: Outcome) -> list[str]:

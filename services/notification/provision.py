@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from pathlib import Path
 from typing import Any
 
 import structlog
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from services.notification.feed import topic_of
 from shared import broker
-from shared.kafka import Kafka
 from shared.mongo import Database
-
-ITERATIONS = 8192
 
 log = structlog.get_logger("provision")
 
 
 async def provision(settings: Any, database: Database, code: str) -> None:
-    """Make topic, user and rights of an agency; safe to repeat. A known user keeps its password.
+    """Make topic, user and rights of an agency; safe to repeat. An agency whose password lies there keeps it.
 
     The password is written to `CREDENTIALS_DIR/kafka-agency-<code>`, readable by its owner only.
     """
@@ -34,19 +29,20 @@ async def provision(settings: Any, database: Database, code: str) -> None:
     drift = await broker.prepare(kafka, [topic], rights, settings.kafka_replication)
     if drift:
         raise SystemExit("prepare: " + "; ".join(drift))
-    file = Path(settings.credentials_dir) / f"kafka-agency-{code}"
-    if rights and not file.exists():
-        password = secrets.token_urlsafe(24)
-        await asyncio.to_thread(_make_user, kafka, f"agency-{code}", password)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(f"username=agency-{code}\npassword={password}\n")
+    if rights:
+        await broker.make_user(kafka, f"agency-{code}", _password(Path(settings.credentials_dir), code))
     log.info("agency.provisioned", agency=code, topic=topic.name)
 
 
-def _make_user(kafka: Kafka, user: str, password: str) -> None:
-    admin = AdminClient(kafka.librdkafka())
-    mechanism = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
-    asked = admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, mechanism, password.encode())])
-    for future in asked.values():
-        future.result(timeout=20)
+def _password(folder: Path, code: str) -> str:
+    """The agency's password: the one that lies there, else a new one, which is then laid there."""
+    file = folder / f"kafka-agency-{code}"
+    if file.exists():
+        return file.read_text().split("password=", 1)[1].strip()
+    password = secrets.token_urlsafe(24)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(file.name + ".draft")
+    draft.touch(mode=0o600)
+    draft.write_text(f"username=agency-{code}\npassword={password}\n")
+    draft.replace(file)
+    return password

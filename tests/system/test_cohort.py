@@ -19,6 +19,7 @@ from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 from pymongo import AsyncMongoClient
 
+from demo.place import Embedded
 from demo.player import Gateway
 from demo.scenario import Scenario, cast
 from demo.summary import Summary
@@ -276,9 +277,7 @@ async def test_a_failure_and_a_parked_record_leave_no_personal_data_in_logs_metr
     )
     organiser = ("organiser", uid(1, 0xF0), ())
     async with httpx.AsyncClient(timeout=30) as http:
-        gateway = Gateway(
-            stack.endpoints["gateway"], stack.endpoints["issuer"], stack.credentials("client-scenario"), http
-        )
+        gateway = Gateway(stack.endpoints["gateway"], Embedded(stack).sign_in, http)
         for n, person in enumerate(people):
             path, body = f"/enrollment/v1/people/{uid(n, 0xCA)}", {key: person[key] for key in ("name", "email", "nip")}
             await gateway.call(organiser, "PUT", path, body)
