@@ -85,8 +85,8 @@ class Installation:
     def _nodes(self) -> list[tuple[str, int]]:
         """The broker's machines by name, with the port at which agencies reach each from outside."""
         names = _listed(self._environment.get("KAFKA_NODES", "kafka"))
-        first = int(self._environment.get("AGENCIES_PORT", "9094"))
-        return [(name, first + number) for number, name in enumerate(names)]
+        ports = [self._environment.get(f"AGENCIES_PORT{n}", str(9094 + i)) for i, n in enumerate(("", "_2", "_3"))]
+        return [(name, int(port)) for name, port in zip(names, ports, strict=False)]
 
     # what each part is given
 

@@ -81,6 +81,9 @@ async def _site(site: Site, gateway: str | None) -> _Sheet:
     if site.wrong:
         sheet.bad("settings", site.wrong.removeprefix("settings: "), "set what is named; .env or the container's own")
         return sheet
+    if site.settings.environment == "development":
+        told = "development: a virtual clock and unprotected connections are allowed"
+        sheet.note("environment", told, "ENVIRONMENT=production where real people are kept")
     database = site.database()
     try:
         reached = await _database(site, database, sheet)
