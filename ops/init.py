@@ -103,7 +103,8 @@ class Installation:
         self._give("admin", self._administrator() | {"mongo_users": json.dumps(self._users())})
         authorities = Path(certifi.where()).read_text() + ca
         told = {f"{service}.env": self._operators(service) for service in SERVICES}
-        self._give("operator", told | {"authorities.pem": authorities})
+        database = f"{self._administrator()['mongo_admin_uri']}&replicaSet=rs0"
+        self._give("operator", told | {"authorities.pem": authorities, "database-admin": database})
         self._give("issuer", {"admin-password": kept["issuer-admin"], "realm.json": self._realm()})
         played = {"people_password": kept["generated-people"], "portal_secret": kept["client-portal"]}
         self._give("play", played | self._administrator() | {"ca.pem": ca})

@@ -62,6 +62,15 @@ PrepareAgency = Callable[[Any, Database, str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
+class ForwardLedger:
+    """Where a service notes what it has forwarded to topics of its prefix: the last sequence of each subject."""
+
+    collection: str
+    id: Callable[[str, str, str], str]
+    """From the topic's name behind the prefix, source and subject: the state's id. Its field is `last`."""
+
+
+@dataclass(frozen=True)
 class Service:
     """One service: what it is called, what it answers, what it consumes, what it keeps."""
 
@@ -75,6 +84,8 @@ class Service:
     loops: Sequence[Loop] = ()
     writes_prefix: str | None = None
     """Topics beyond its own that it writes: those whose names begin so."""
+    ledger: ForwardLedger | None = None
+    """Of what it forwards to those, if it does."""
     prepare_agency: PrepareAgency | None = None
     neighbours: Callable[[Any], Mapping[str, str]] = lambda settings: {}
     """From its settings: who else it calls, by name, and where (`smtp://host:port`, `http://…`)."""

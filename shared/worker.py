@@ -235,14 +235,23 @@ async def read_topic(kafka: Kafka, topic: str) -> list[Record]:
         return []
     if code:
         raise for_code(code)
-    async with _reader(kafka) as consumer:
-        ends = await consumer.end_offsets([TopicPartition(topic, p["partition"]) for p in described["partitions"]])
     return [
         record
-        for partition, end in sorted(ends.items())
+        for partition, end in sorted((await end_offsets(kafka, topic)).items())
         if end
-        for record in await read_partition(kafka, Position(topic, partition.partition, end))
+        for record in await read_partition(kafka, Position(topic, partition, end))
     ]
+
+
+async def end_offsets(kafka: Kafka, topic: str) -> dict[int, int]:
+    """Partition → the offset behind its last record now, 0 where it has none. Raises for a topic that is not there."""
+    (described,) = await described_topics(kafka, [topic])
+    if code := described["error_code"]:
+        raise for_code(code)
+    partitions = [TopicPartition(topic, p["partition"]) for p in described["partitions"]]
+    async with _reader(kafka) as consumer:
+        ends = await consumer.end_offsets(partitions)
+    return {partition.partition: offset for partition, offset in ends.items()}
 
 
 async def described_topics(kafka: Kafka, topics: Sequence[str]) -> list[Any]:

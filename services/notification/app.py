@@ -4,7 +4,7 @@ from services.notification import api, feed, store
 from services.notification.consumers import consumer
 from services.notification.sender import send_messages
 from shared.mongo import Database
-from shared.service import Service
+from shared.service import ForwardLedger, Service
 from shared.settings import HttpUrl, Port, Settings
 
 
@@ -42,6 +42,7 @@ service = Service(
         "enrollment": settings.enrollment_internal_url,
     },
     writes_prefix="training.agency.",
+    ledger=ForwardLedger(feed.Ledger.collection, feed.ledger_id),
     prepare_agency=_provision,
 )
 

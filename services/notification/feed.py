@@ -67,6 +67,11 @@ class Ledger(State):
     last: int = 0
 
 
+def ledger_id(code: str, source: str, subject: str) -> str:
+    """Of what was forwarded to an agency about one subject."""
+    return derive("notification", "feed-ledger", code, source, subject)
+
+
 class Directory(State):
     """The subscribed agencies, by id, with their codes; and the cohorts that were opened. One per installation."""
 
@@ -148,7 +153,7 @@ async def _catch_up(code: str, cohort: FeedCohort, tx: Transaction, *, everythin
 
 async def _let_out(code: str, record: Record, source: str, subject: str, sequence: int, tx: Transaction) -> None:
     """Only the next of a subject goes out: nothing twice, nothing before its predecessor."""
-    id = derive("notification", "feed-ledger", code, source, subject)
+    id = ledger_id(code, source, subject)
     ledger = await tx.load(Ledger, id) or Ledger(id=id)
     if sequence == ledger.last + 1:
         tx.save(ledger.but(last=sequence))

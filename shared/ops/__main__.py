@@ -27,7 +27,7 @@ from shared.domain import Timer
 from shared.errors import Unavailable
 from shared.inbox import Consumer, Parked, description, original
 from shared.mongo import Database, Transaction
-from shared.ops import Misplaced, Site, doctor, group_of, groups, records, sites
+from shared.ops import Misplaced, Site, backup, doctor, group_of, groups, records, sites
 from shared.ops.outbox import outbox_of
 
 T = TypeVar("T")
@@ -38,11 +38,26 @@ dlq = typer.Typer(no_args_is_help=True, help="Parked records: dead letters.")
 outbox = typer.Typer(no_args_is_help=True, help="What is not yet published.")
 topics = typer.Typer(no_args_is_help=True, help="Topics and rights on the broker, beside what is declared.")
 timers = typer.Typer(no_args_is_help=True, help="What will happen at its instant.")
-for name, group in (("events", events), ("dlq", dlq), ("outbox", outbox), ("topics", topics), ("timers", timers)):
+mail = typer.Typer(no_args_is_help=True, help="Whether e-mail goes out.")
+for name, group in (
+    ("events", events), ("dlq", dlq), ("outbox", outbox), ("topics", topics), ("timers", timers), ("mail", mail)
+):  # fmt: skip
     app.add_typer(group, name=name)
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+
+
+DatabaseAdmin = Annotated[
+    Path,
+    typer.Option(
+        "--database-admin",
+        envvar="DATABASE_ADMIN",
+        help="File with the connection string of a user that may read and write all services' databases.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 
 
 class Reason(StrEnum):
@@ -599,6 +614,77 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+# --- saving and putting back -------------------------------------------------------------------------------------
+
+
+@app.command("backup")
+def save(context: typer.Context, folder: Path, database_admin: DatabaseAdmin, as_json: Json = False) -> None:
+    """Save all services' databases and topics as of one instant, while they run, into an empty folder."""
+    try:
+        manifest = _run(backup.save(_sites(context), database_admin.read_text().strip(), folder))
+    except backup.Refused as error:
+        _end(str(error))
+    if as_json:
+        _json(manifest)
+        return
+    documents = sum(told["documents"] for found in manifest["databases"].values() for told in found.values())
+    lying = sum(told["documents"] for told in manifest["topics"].values())
+    _say(f"saved {documents} documents and {lying} records, as of {manifest['taken_at']}, in {folder}")
+
+
+@app.command("restore")
+def put_back(
+    context: typer.Context,
+    folder: Path,
+    database_admin: DatabaseAdmin,
+    mail_again: Annotated[bool, typer.Option(help="Send also what may have been sent after the backup.")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Put a backup into an empty, prepared installation whose workers do not run yet."""
+    there = _sites(context)
+    try:
+        manifest = backup.read_manifest(folder)
+        if found := _run(backup.obstacles(there, manifest)):
+            _end("nothing was put back:\n" + "\n".join(found))
+        after = "e-mail goes out" if mail_again else "no e-mail goes out until `mail release`"
+        _agree([f"put back what was saved at {manifest['taken_at']}; {after}"], yes)
+        uri = database_admin.read_text().strip()
+        done = backup.put_back(there, uri, folder, manifest, hold_mail=not mail_again)
+    except backup.Refused as error:
+        _end(str(error))
+    except PyMongoError as error:
+        _end(f"the database went away or refuses ({type(error).__name__}): empty the installation, begin again")
+    if as_json:
+        _json(dataclasses.asdict(done))
+        return
+    _say(f"put back {done.documents} documents and {done.records} records")
+    _say(f"of the outbox {done.rows_left} rows are still to be published, {done.rows_published} had been")
+    if done.mail_held:
+        _say("start the workers; when doctor shows no records to do: mail release")
+
+
+@mail.command("release")
+def mail_release(context: typer.Context, yes: Yes = False) -> None:
+    """Let e-mail go out again after a restore. What was held back until now stays so; deliveries list it."""
+    there = [site for site in _sites(context) if site.name == "notification"]
+    if not there:
+        _end("these are not notification's settings")
+
+    async def held(site: Site, database: Database) -> bool:
+        return await database.collection("holds").find_one({"_id": "mail"}) is not None
+
+    async def release(site: Site, database: Database) -> None:
+        await database.collection("holds").delete_one({"_id": "mail"})
+
+    if _run(_each(there, held)) != [True]:
+        _say("e-mail is not held back")
+        return
+    _agree(["let e-mail go out from now on"], yes)
+    _run(_each(there, release))
+    _say("e-mail goes out")
 
 
 if __name__ == "__main__":

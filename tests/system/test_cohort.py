@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +22,10 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 from pymongo import AsyncMongoClient
+from typer.testing import CliRunner
 
 from demo.place import Embedded
-from demo.player import Gateway
+from demo.player import Gateway, Player
 from demo.scenario import Scenario, cast
 from demo.summary import Summary
 from demo.topics import everything, kafka
@@ -35,7 +40,9 @@ from shared.cloudevents import Record, read
 from shared.contracts import REGISTRY
 from shared.identity import routes_of
 from shared.mongo import Database
-from stack import PROJECT, Stack
+from shared.ops import groups
+from shared.ops.__main__ import app as operators
+from stack import NEIGHBOURS, PROJECT, Stack
 from storm.cohort import Outcome, differences, short_scenario
 from storm.cohort import played as played_on
 from tests.malice.worlds import SERVICES as SERVING
@@ -354,3 +361,154 @@ async def test_no_secret_of_the_stack_is_in_any_of_its_logs(played: Played) -> N
     assert len(secrets) >= 18 and min(map(len, secrets)) >= 16
     assert len(list((stack.home / "logs").glob("*.log"))) >= len(stack.parts)
     assert await logged(stack, {secret.encode() for secret in secrets}) == []
+
+
+# --- saved while it runs, and put back ---------------------------------------------------------------------------
+
+
+async def ops(folder: Path, *arguments: str) -> tuple[int, str]:
+    """`python -m shared.ops …` on a stack's services; how it ended, and what it said."""
+    done = await asyncio.to_thread(CliRunner().invoke, operators, ["--environments", str(folder), *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr if done.exit_code else done.stdout
+
+
+def administrator(stack: Stack, folder: Path) -> str:
+    user, password = stack.credentials("mongo-admin")
+    uri = stack.endpoints["mongo"]["uri"].replace("://", f"://{user}:{password}@") + "&authSource=admin"
+    file = folder / f"{stack.home.name}-admin"
+    file.write_text(uri)
+    return str(file)
+
+
+@asynccontextmanager
+async def registering(stack: Stack) -> AsyncIterator[list[str]]:
+    """Agencies are registered all the while; who was accepted."""
+    accepted: list[str] = []
+    organiser = ("organiser", uid(1, 0xF0), ())
+
+    async def go_on() -> None:
+        async with httpx.AsyncClient(timeout=30) as http:
+            gateway = Gateway(stack.endpoints["gateway"], Embedded(stack).sign_in, http)
+            gateway.patience = 20
+            while True:
+                id, number = str(uuid.uuid4()), len(accepted)
+                body = {"code": f"late-{number:04d}", "kind": "ministry", "name": f"Kementerian {number} (generated)"}
+                await gateway.call(organiser, "PUT", f"/enrollment/v1/agencies/{id}", body)
+                accepted.append(id)
+
+    going = asyncio.create_task(go_on())
+    try:
+        await until(lambda: len(accepted) > 20, seconds=30)
+        yield accepted
+        await asyncio.sleep(0.5)
+    finally:
+        going.cancel()
+        (ended,) = await asyncio.gather(going, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError), ended
+
+
+async def to_rest(stack: Stack) -> None:
+    """Every group has read its topics to their end, and nothing is on its way."""
+
+    async def read() -> bool:
+        for service in SERVICES:
+            for consumer in service.consumers:
+                own = kafka(stack.endpoints, stack.credentials(f"kafka-{service.name}"))
+                if (await groups.stands(own, consumer.group, consumer.topics)).total:
+                    return False
+        return True
+
+    async with asyncio.timeout(120):
+        while True:
+            if await read():
+                break
+            await asyncio.sleep(0.3)
+    async with httpx.AsyncClient(timeout=5) as http:
+        await Player(Path(stack.endpoints["clock"]), Embedded(stack).workers, http, patience=60).quiet()
+
+
+async def test_what_is_saved_under_load_is_put_back_as_one_moment_and_nothing_happens_twice(
+    played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[[str], None]
+) -> None:
+    stack, saved = played.stack, tmp_path / "saved"
+    monkeypatch.setenv("MONGO_TRANSACTION_LIFETIME", "20")
+    await asyncio.to_thread(stack.stop_part, "mongo")
+    await asyncio.to_thread(stack.start_part, "mongo")
+    there = stack.home / "environments"
+    async with registering(stack) as accepted:
+        before = len(accepted)
+        backup = ("backup", str(saved), "--database-admin", administrator(stack, tmp_path))
+        assert (await ops(there, *backup))[0] == 0
+    assert "is not empty" in (await ops(there, *backup))[1]
+    restore = ("restore", str(saved), "--yes", "--database-admin")
+    assert "agencies is not empty" in (await ops(there, *restore, administrator(stack, tmp_path)))[1]
+
+    other = Stack(tmp_path / "restored", apart=True)
+    kept = json.loads((stack.home / "secrets.json").read_text()) | {"ports": {}}
+    other.home.mkdir()
+    (other.home / "secrets.json").write_text(json.dumps(kept))
+    shutil.copytree(stack.home / "credentials", other.home / "credentials")
+    instant = datetime.fromisoformat((stack.home / "clock").read_text().strip())
+    try:
+        await asyncio.to_thread(other.up, NEIGHBOURS, virtual_clock=instant)
+        for service in ("enrollment", "scheduling", "assessment", "notification"):
+            await asyncio.to_thread(other.prepare, service)
+        here, admin = other.home / "environments", administrator(other, tmp_path)
+        assert "training.agency.kementerian-01 is not there" in (await ops(here, *restore, admin))[1]
+        agencies = [argument for code in played.scenario.listeners for argument in ("--agency", code)]
+        await asyncio.to_thread(other.prepare, "notification", *agencies)
+        damaged = tmp_path / "damaged"
+        shutil.copytree(saved, damaged)
+        with (damaged / "enrollment" / "people.bson.gz").open("r+b") as file:
+            file.write(b"\0\0")
+        assert "people.bson.gz: damaged" in (await ops(here, "restore", str(damaged), *restore[2:], admin))[1]
+        ended, told = await ops(here, *restore, admin, "--json")
+        assert ended == 0, told
+        put = json.loads(told)
+        assert "put back here before" in (await ops(here, *restore, admin))[1]
+
+        await asyncio.to_thread(other.up)
+        await to_rest(other)
+        administrators = kafka(other.endpoints, other.credentials("kafka-admin"))
+        lying = await everything(administrators)
+        counters, states = await announced(other)
+        sequences: dict[tuple[str, str], list[int]] = {}
+        for topic, records in lying.items():
+            if topic.endswith(".dlq") or ".agency." in topic:
+                continue
+            for event in (read(record) for record in records):
+                sequences.setdefault((event.source, event.subject), []).append(event.sequence)
+        assert {subject: len(numbers) for subject, numbers in sequences.items()} == counters
+        assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in sequences.values())
+        for code in played.scenario.listeners:
+            heard = [read(record) for record in lying[f"training.agency.{code}"]]
+            assert len({event.id for event in heard}) == len(heard) > 50
+        late = {id for id, document in states["enrollment", "agencies"].items() if document["code"].startswith("late-")}
+        assert set(accepted[:before]) <= late <= set(accepted) and len(late) < len(accepted)
+        assert late <= states["notification", "agency_contacts"].keys()
+        assert await Embedded(other).mails() == []
+        parked = json.loads((await ops(here, "dlq", "list", "--json"))[1])
+        dropped = await ops(here, "dlq", "drop", parked[0]["key"], "--reason", "published-in-error", "--yes")
+        assert parked and dropped[0] == 0
+        assert "e-mail goes out" in (await ops(here, "mail", "release", "--yes"))[1]
+        count(f"{put['documents']} documents, {put['records']} records, {len(late)} of {len(accepted)} late agencies")
+    finally:
+        await asyncio.to_thread(other.down)
+
+
+async def announced(stack: Stack) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], dict[str, Any]]]:
+    """Source and subject → how many events its state counts; and every document, by service and collection."""
+    counters: dict[tuple[str, str], int] = {}
+    states: dict[tuple[str, str], dict[str, Any]] = {}
+    user, password = stack.credentials("mongo-admin")
+    async with AsyncMongoClient[dict[str, Any]](
+        stack.endpoints["mongo"]["uri"], username=user, password=password, authSource="admin"
+    ) as client:
+        for service in ("enrollment", "scheduling", "assessment", "notification"):
+            for name in await client[service].list_collection_names():
+                states[service, name] = {d["_id"]: d for d in await client[service][name].find({}).to_list(None)}
+                for id, document in states[service, name].items():
+                    for source, number in document.get("sequences", {}).items():
+                        counters[source, id] = number
+    return counters, states
