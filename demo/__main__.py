@@ -23,7 +23,7 @@ from rich.table import Table
 from demo import report
 from demo.place import Embedded, Installed, Place
 from demo.play import play
-from demo.player import Gateway, NotQuiet, Unexpected, set_clock_file
+from demo.player import QUIET_SECONDS, Gateway, NotQuiet, Unexpected, set_clock_file
 from demo.scenario import DAYS_BEFORE, Scenario, cast
 from demo.summary import Summary
 from demo.topics import NotRead, everything, kafka
@@ -43,6 +43,13 @@ def main() -> int:
     play_command = commands.add_parser("play", help="play a scenario on an emptied stack")
     play_command.add_argument("scenario", type=Path)
     play_command.add_argument("--report", type=Path, default=Path("var/demo/report.html"))
+    play_command.add_argument(
+        "--patience",
+        type=float,
+        default=QUIET_SECONDS,
+        metavar="SECONDS",
+        help="how long anything may stay on its way; more than %(default)s where parts go away meanwhile",
+    )
     token_command = commands.add_parser("token", help="in an installation: a token of one of the scenario's people")
     token_command.add_argument("username", help="organiser-01, coordinator-07, participant-12, …")
     token_command.add_argument("scenario", type=Path, nargs="?", default=PROJECT / "scenarios" / "pkp-2022-iii.yaml")
@@ -60,9 +67,9 @@ def main() -> int:
             print(asyncio.run(_token(installed, arguments.username)))
             return 0
         if installed is not None:
-            summary = asyncio.run(_on_an_installation(scenario, installed, console))
+            summary = asyncio.run(_on_an_installation(scenario, installed, console, arguments.patience))
         else:
-            summary = _on_the_embedded_stack(scenario, console)
+            summary = _on_the_embedded_stack(scenario, console, arguments.patience)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
@@ -80,10 +87,10 @@ def main() -> int:
     return 1 if summary.failed else 0
 
 
-def _on_the_embedded_stack(scenario: Scenario, console: Console) -> Summary:
+def _on_the_embedded_stack(scenario: Scenario, console: Console, patience: float) -> Summary:
     stack = Stack()
     try:
-        return asyncio.run(_on_an_empty_stack(scenario, stack, console))
+        return asyncio.run(_on_an_empty_stack(scenario, stack, console, patience))
     except FAILURES:
         crashed = [part for part, state in stack.status().items() if state == "crashed"]
         for part in crashed:
@@ -96,17 +103,17 @@ def _on_the_embedded_stack(scenario: Scenario, console: Console) -> Summary:
             stack.down()
 
 
-async def _on_an_empty_stack(scenario: Scenario, stack: Stack, console: Console) -> Summary:
+async def _on_an_empty_stack(scenario: Scenario, stack: Stack, console: Console, patience: float) -> Summary:
     """Empty the stack, start it on the virtual clock, play, and read back."""
     began = time.monotonic()
     with console.status("starting broker, database, gateway and four services"):
         await asyncio.to_thread(stack.reset_data)
         await asyncio.to_thread(stack.up, virtual_clock=scenario.begins_at)
     console.print(f"the stack is up after {time.monotonic() - began:.0f} s")
-    return await _told(scenario, Embedded(stack), console)
+    return await _told(scenario, Embedded(stack), console, patience)
 
 
-async def _on_an_installation(scenario: Scenario, place: Installed, console: Console) -> Summary:
+async def _on_an_installation(scenario: Scenario, place: Installed, console: Console, patience: float) -> Summary:
     """Play on an installation that nobody has used yet: the clock, which the play sets, never goes back.
 
     Raises `NotStarted` for one that has been used.
@@ -115,16 +122,16 @@ async def _on_an_installation(scenario: Scenario, place: Installed, console: Con
     if used := sorted(topic for topic, records in (await everything(broker)).items() if records):
         raise NotStarted(f"something lies on {', '.join(used)}: empty the installation first (docker compose down -v)")
     set_clock_file(Path(place.endpoints["clock"]), scenario.begins_at)
-    return await _told(scenario, place, console)
+    return await _told(scenario, place, console, patience)
 
 
-async def _told(scenario: Scenario, place: Place, console: Console) -> Summary:
+async def _told(scenario: Scenario, place: Place, console: Console, patience: float) -> Summary:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[day]}"), TimeElapsedColumn(),
         console=console, transient=True,
     ) as progress:  # fmt: skip
         narrator = Narrator(scenario, progress)
-        summary = await play(scenario, place, narrator)
+        summary = await play(scenario, place, narrator, patience=patience)
         narrator.week_over()
     return summary
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import certifi
 from cryptography import x509
@@ -32,6 +33,15 @@ from stack.broker import copies, node
 AUTHORITY_DAYS, CERTIFICATE_DAYS, RENEW_DAYS = 3650, 398, 60
 ROTATED = tuple(f"{kind}-{service}" for kind in ("kafka", "mongo", "client") for service in SERVICES)
 """What `rotate` and `set` may change: `prepare` and `ops.database` bring these to broker and database."""
+GIVEN = ("smtp-password",)
+"""What others draw: only `set`."""
+
+
+PLAIN = (
+    "ENVIRONMENT", "KAFKA_BOOTSTRAP", "KAFKA_REPLICATION", "KAFKA_CA_FILE", "OIDC_ISSUER", "CLOCK_SOURCE", "MAIL_FROM",
+    "SMTP_HOST", "SMTP_PORT", "SMTP_SECURITY", "SMTP_USERNAME", "ENROLLMENT_INTERNAL_URL", "CREDENTIALS_DIR",
+)  # fmt: skip
+"""The settings that are no secrets, which operators' commands need as well."""
 
 
 class Installation:
@@ -63,10 +73,16 @@ class Installation:
 
     def replace(self, name: str, value: str) -> None:
         """Put another value in the place of one that may be changed. Raises `SystemExit` for any other name."""
-        if name not in ROTATED:
-            raise SystemExit(f"init: {name} is not changed this way; these are: {', '.join(ROTATED)}")
-        if len(value) < 16 or not value.isascii() or not value.isprintable() or " " in value:
-            raise SystemExit(f"init: {name}: sixteen or more printable characters of ASCII, without blanks")
+        if name not in (*ROTATED, *GIVEN):
+            raise SystemExit(f"init: {name} is not changed this way; these are: {', '.join((*ROTATED, *GIVEN))}")
+        if (
+            (len(value) < 16 and name not in GIVEN)
+            or not value
+            or not value.isascii()
+            or not value.isprintable()
+            or " " in value
+        ):
+            raise SystemExit(f"init: {name}: sixteen or more printable characters of ASCII, no blank, no quote")
         self._kept[name] = value
         self._keep()
 
@@ -160,8 +176,9 @@ class Installation:
         """A service's secret settings, by the names that `shared.settings` reads below SECRETS_DIR."""
         kept = self._kept
         hosts = self._environment.get("MONGO_HOSTS", "mongo:27017")
+        password = quote(kept[f"mongo-{service}"], safe="")
         files = {
-            "mongo_uri": f"mongodb://{service}:{kept[f'mongo-{service}']}@{hosts}/?replicaSet=rs0&authSource={service}",
+            "mongo_uri": f"mongodb://{service}:{password}@{hosts}/?replicaSet=rs0&authSource={service}",
             "kafka_username": service,
             "kafka_password": kept[f"kafka-{service}"],
             "client_id": service,
@@ -170,6 +187,8 @@ class Installation:
         }
         if service == "assessment":
             files["certificate_key"] = kept["certificate-key"]
+        if service == "notification" and "smtp-password" in kept:
+            files["smtp_password"] = kept["smtp-password"]
         return files
 
     def _administrator(self) -> dict[str, str]:
@@ -185,9 +204,7 @@ class Installation:
 
     def _operators(self, service: str) -> str:
         """All settings of a service in one file, as `shared.ops` takes them: the administrator's among them."""
-        named = ("ENVIRONMENT", "KAFKA_BOOTSTRAP", "KAFKA_REPLICATION", "OIDC_ISSUER", "CLOCK_SOURCE", "MAIL_FROM")
-        more = ("SMTP_HOST", "SMTP_PORT", "ENROLLMENT_INTERNAL_URL", "CREDENTIALS_DIR", "KAFKA_CA_FILE")
-        settings = {name: self._environment[name] for name in (*named, *more) if self._environment.get(name)}
+        settings = {name: self._environment[name] for name in PLAIN if self._environment.get(name)}
         given = self._settings(service) | self._administrator()
         settings |= {name.upper(): value for name, value in given.items() if name != "mongo_admin_uri"}
         return "".join(f"{name}='{value}'\n" for name, value in settings.items())
@@ -334,7 +351,7 @@ def main() -> int:
     match sys.argv[1:]:
         case []:
             pass
-        case ["rotate", name]:
+        case ["rotate", name] if name not in GIVEN:
             installation.replace(name, secrets.token_hex(24))
         case ["set", name]:
             installation.replace(name, sys.stdin.read().strip())

@@ -1,4 +1,4 @@
-"""Writes what the code promises to outsiders: JSON Schemas, the AsyncAPI document, the pages of events and problems.
+"""Writes what the code promises: JSON Schemas, the AsyncAPI document, the pages of events, problems and settings.
 
 `python -m shared.catalogue` writes; `--check` fails when a committed file is not what the code says.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 import sys
@@ -15,7 +16,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import yaml
@@ -24,6 +25,7 @@ from pydantic import AwareDatetime, BaseModel
 from shared.cloudevents import headers_for
 from shared.contracts import REGISTRY, Event
 from shared.errors import Failure
+from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = "0.1.0"
@@ -268,6 +270,49 @@ def _sentence(cls: type[Failure]) -> str:
     return " ".join(inspect.cleandoc(cls.__doc__ or cls.title).split())
 
 
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    """docs/settings.md"""
+    lines = [
+        "# Settings",
+        "",
+        "Generated from the settings classes. Each is an environment variable of its name, or a file of its name in",
+        "lower case in a folder that `SECRETS_DIR` names (several folders are separated by colons). A wrong or missing",
+        "one ends the process at once, with a line that names it and shows no value.",
+        "",
+        "## Every service",
+        "",
+        *_settings_table(Settings, set()),
+    ]
+    for service in ("enrollment", "scheduling", "assessment", "notification"):
+        own = importlib.import_module(f"services.{service}.app").service.settings
+        if own is not Settings:
+            lines += ["", f"## {service}", "", *_settings_table(own, set(Settings.model_fields))]
+    return "\n".join(lines) + "\n"
+
+
+def _settings_table(cls: type[Settings], without: set[str]) -> list[str]:
+    lines = ["| Setting | Default | What it is |", "| --- | --- | --- |"]
+    for name, info in cls.model_fields.items():
+        if name in without:
+            continue
+        if info.is_required():
+            default = "must be set"
+        elif info.default_factory is not None:
+            default = "the machine's name"
+        else:
+            default = "" if info.default in (None, "") else f"`{info.default}`"
+        secret = " Secret." if "SecretStr" in str(info.annotation) else ""
+        chosen = [v for part in (info.annotation, *get_args(info.annotation)) for v in get_args(part)]
+        words = [f"`{v}`" for v in chosen if isinstance(v, str)]
+        one_of = f" One of {', '.join(words)}." if words else ""
+        told = " ".join(inspect.cleandoc(info.description or "").split())
+        lines.append(f"| `{name.upper()}` | {default} | {told}{one_of}{secret} |")
+    return lines
+
+
 # --- files -------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +325,7 @@ def files() -> dict[Path, str]:
     made[ROOT / "contracts" / "asyncapi.yaml"] = yaml.safe_dump(asyncapi(), sort_keys=False, width=120)
     made[ROOT / "docs" / "events.md"] = events_page()
     made[ROOT / "docs" / "problems.md"] = problems_page()
+    made[ROOT / "docs" / "settings.md"] = settings_page()
     return made
 
 

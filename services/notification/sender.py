@@ -127,7 +127,15 @@ async def _mail(
     if not going:
         return
     settings = context.settings
-    server = aiosmtplib.SMTP(hostname=settings.smtp_host, port=settings.smtp_port, timeout=10)
+    server = aiosmtplib.SMTP(
+        hostname=settings.smtp_host,
+        port=settings.smtp_port,
+        use_tls=settings.smtp_security == "tls",
+        start_tls=settings.smtp_security == "starttls",
+        username=settings.smtp_username or None,
+        password=settings.smtp_password.get_secret_value() if settings.smtp_password else None,
+        timeout=10,
+    )
     async with server:
         for delivery in going:
             mail = _email(delivery, *messages[delivery.id], people[delivery.recipient_id], settings.mail_from)

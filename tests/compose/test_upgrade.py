@@ -129,7 +129,6 @@ async def test_both_versions_run_side_by_side_and_nothing_is_lost_or_done_twice(
     assert len(done.accepted) > 100
     announced = await settled(running, len(done.accepted))
     assert Counter(announced) == Counter(done.accepted)
-    assert kept(running) == len(done.accepted)
     told = running.compose("run", "--rm", "-T", "--no-deps", "ops", "doctor", "--json", check=False)
     assert [one for one in json.loads(told.stdout)["findings"] if one["state"] == "bad"] == []
     asked_again = dict(done.refused)
@@ -137,15 +136,18 @@ async def test_both_versions_run_side_by_side_and_nothing_is_lost_or_done_twice(
 
 
 async def settled(installation: Installation, number: int) -> list[str]:
-    """The agencies that were announced, once as many were or a while has passed."""
-    deadline = time.monotonic() + 60
+    """The agencies that were announced, once as many were and another service knows as many, or a while has passed."""
+    deadline = time.monotonic() + 90
     while True:
         told = installation.run("ops", "events", "tail", "training.enrollment", "--last", "10000", "--json")
         found = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
         ids = {e["id"]: e["subject"] for e in found if e["type"].endswith("agency-registered.v1")}
-        if len(ids) >= number or time.monotonic() > deadline:
+        known = kept(installation)
+        if len(ids) >= number and known >= number:
+            assert known == number
             return list(ids.values())
-        await asyncio.sleep(1)
+        assert time.monotonic() < deadline, (number, len(ids), known)
+        await asyncio.sleep(2)
 
 
 CONTACTS = """

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import UnthreadedController
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult
+from pydantic import SecretStr
 
+from ops import init
 from services.enrollment.app import service as enrollment
 from services.enrollment.commands import register_person
 from services.enrollment.domain import Person
@@ -283,3 +287,60 @@ async def test_messages_wait_while_enrollment_is_away(world: World, database: Da
     await until(lambda: none_left(database))
     await stopped(world, task)
     assert len(world.mailbox.messages) == 2
+
+
+async def test_after_a_restore_no_mail_goes_out_until_it_is_released_and_the_inbox_is_not_held(
+    world: World, database: Database
+) -> None:
+    await database.collection("holds").insert_one({"_id": "mail"})
+    await deliver(consumer, database, enrolled(1))
+    task = await sending(world)
+    await until(lambda: none_left(database))
+    assert world.mailbox.messages == [] and len(await database.query(Message, {})) == 2
+    suppressed = [event for _, event in await announced(database, NotificationSuppressed)]
+    assert [e.reason_code for e in suppressed if isinstance(e, NotificationSuppressed)] == ["perhaps-sent-before"] * 2
+    await database.collection("holds").delete_one({"_id": "mail"})
+    await deliver(consumer, database, enrolled(1, 2))
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+
+
+async def test_it_signs_in_at_the_mail_server_by_tls_and_never_in_the_clear(
+    world: World, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = init._authority()
+    (tmp_path / "server.pem").write_text(init._certificate(authority, ["localhost"]))
+    (tmp_path / "authority.pem").write_text(authority)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.pem")
+    signed_in: list[tuple[bytes, bytes]] = []
+
+    def known(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        signed_in.append((data.login, data.password))
+        return AuthResult(success=data.password == b"a-drawn-password")
+
+    port = free_port()
+    told = {"tls_context": tls, "require_starttls": True, "auth_required": True, "authenticator": known}
+    mail = UnthreadedController(world.mailbox, hostname="localhost", port=port, loop=asyncio.get_running_loop(), **told)
+    await mail._create_server()
+    for name, value in (("smtp_host", "localhost"), ("smtp_port", port), ("smtp_username", "training")):
+        object.__setattr__(world.context.settings, name, value)
+    object.__setattr__(world.context.settings, "smtp_password", SecretStr("a-drawn-password"))
+    object.__setattr__(world.context.settings, "smtp_security", "starttls")
+    await deliver(consumer, database, enrolled(1))
+    task = await sending(world)
+    await until(lambda: _partly(database))
+    await asyncio.sleep(0.3)
+    assert world.mailbox.messages == [] and signed_in == []  # whoever cannot be trusted is not told the password
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    await until(lambda: none_left(database))
+    await stopped(world, task)
+    assert len(world.mailbox.messages) == 2 and set(signed_in) == {(b"training", b"a-drawn-password")}
+
+
+def test_a_password_for_the_mail_server_is_refused_where_it_would_go_in_the_clear() -> None:
+    told = {"mail_from": "training@example.go.id", "enrollment_internal_url": "http://enrollment:8001"}
+    with pytest.raises(ValueError, match="SMTP_SECURITY"):
+        settings_for(NotificationSettings, smtp_username="training", smtp_password="a-drawn-password", **told)
+    with pytest.raises(ValueError, match="SMTP_PASSWORD"):
+        settings_for(NotificationSettings, smtp_username="training", smtp_security="tls", **told)
