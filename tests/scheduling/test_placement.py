@@ -289,6 +289,7 @@ def test_the_checker_shares_no_code_with_the_placement() -> None:
         "annotations",
         "defaultdict",
         "dataclass",
+        "Placement",
         "Plan",
         "Problem",
         "Violation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from services.scheduling.solver.problem import Plan, Problem
+from services.scheduling.solver.problem import Placement, Plan, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
                 found.append(Violation("H5", event.id, where.trainer or ""))
             holders.append(("H3", "trainer", where.trainer or "", problem.trainer_busy))
         if event.rooms or where.room is not None:
-            if where.room not in event.rooms or problem.seats.get(where.room or "", event.size) < event.size:
+            too_small = not problem.weights.seat and problem.seats.get(where.room or "", event.size) < event.size
+            if where.room not in event.rooms or too_small:
                 found.append(Violation("H6", event.id, where.room or ""))
             holders.append(("H4", "room", where.room or "", problem.room_busy))
         for rule, kind, name, busy in holders:
@@ -81,31 +82,50 @@ LONG_DAY = 6
 
 
 def costs(problem: Problem, plan: Plan) -> dict[str, int]:
-    """What a plan costs by each soft rule; 0 is best.
+    """What a complete plan costs by each soft rule that has a weight, and `change` where there was a plan before.
 
-    S1 two for each idle slot inside a group's day; S3 twice the square of a group's slots above six on a day; S4 five
-    for each trainer after the first of a class and group; S5 one for each further room; S6 the trainers' loads,
-    squared and summed, by 100 (the least where all carry the same).
+    The rules and their units are those of `Weights`; 0 is best, but for S6, which is least where all carry the same.
     """
+    weights = problem.weights
     used: dict[tuple[str, int], set[int]] = defaultdict(set)
-    led: dict[tuple[str, str], set[str]] = defaultdict(set)
-    housed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    led: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+    housed: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+    held: dict[str, set[int]] = defaultdict(set)
     carried: dict[str, int] = defaultdict(int)
+    standing = 0
     for event in problem.events:
         where = plan[event.id]
         day, first = divmod(where.start, problem.slots_per_day)
+        held[event.cls].add(day)
         for group in event.groups:
             used[group, day].update(range(first, first + event.duration))
-            if where.trainer is not None:
-                led[event.cls, group].add(where.trainer)
-            if where.room is not None:
-                housed[event.cls, group].add(where.room)
         if where.trainer is not None:
+            led[event.cls, event.groups].add(where.trainer)
             carried[where.trainer] += event.duration
-    return {
-        "S1": sum(2 * (max(slots) + 1 - min(slots) - len(slots)) for slots in used.values()),
-        "S3": sum(2 * max(0, len(slots) - LONG_DAY) ** 2 for slots in used.values()),
-        "S4": sum(5 * (len(names) - 1) for names in led.values()),
-        "S5": sum(len(names) - 1 for names in housed.values()),
-        "S6": sum(load**2 for load in carried.values()) // 100,
+        if where.room is not None:
+            housed[event.cls, event.groups].add(where.room)
+            standing += max(0, event.size - problem.seats.get(where.room, event.size))
+    found = {
+        "S1": weights.idle * sum(max(slots) + 1 - min(slots) - len(slots) for slots in used.values()),
+        "S3": weights.long_day * sum(max(0, len(slots) - LONG_DAY) ** 2 for slots in used.values()),
+        "S4": weights.trainer * sum(len(names) - 1 for names in led.values()),
+        "S5": weights.room * sum(len(names) - 1 for names in housed.values()),
+        "S6": weights.balance * sum(load**2 for load in carried.values()) // 100,
+        "S7": weights.seat * standing,
+        "S8": weights.days * sum(max(0, least - len(held[cls])) for cls, least in problem.class_days.items()),
+        "S9": weights.isolated * sum(len({s for s in slots if not {s - 1, s + 1} & slots}) for slots in used.values()),
     }
+    w = weights
+    counted = [w.idle, w.long_day, w.trainer, w.room, w.balance, w.seat, w.days, w.isolated]
+    told = {rule: cost for (rule, cost), weight in zip(found.items(), counted, strict=True) if weight}
+    if problem.before:
+        told["change"] = sum(_change(problem, event.id, plan[event.id]) for event in problem.events)
+    return told
+
+
+def _change(problem: Problem, id: str, now: Placement) -> int:
+    if (then := problem.before.get(id)) is None:
+        return 0
+    time, trainer, room = problem.change_costs.get(id, (0, 0, 0))
+    changed = now.start != then.start, now.trainer != then.trainer, now.room != then.room
+    return time * changed[0] + trainer * changed[1] + room * changed[2]

@@ -47,6 +47,28 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """What each soft rule costs; a rule of weight 0 does not count. Data: an institution sets its own."""
+
+    idle: int = 2
+    """S1, for each idle slot inside a group's day."""
+    long_day: int = 2
+    """S3, times the square of a group's slots above six on a day."""
+    trainer: int = 5
+    """S4, for each trainer of a class after the first."""
+    room: int = 1
+    """S5, for each room of a class after the first."""
+    balance: int = 1
+    """S6, times the trainers' loads, squared and summed, by 100."""
+    seat: int = 0
+    """S7, for each participant without a seat; 0 makes seats a hard rule."""
+    days: int = 0
+    """S8, for each day by which a class is spread over fewer than it should."""
+    isolated: int = 0
+    """S9, for each slot of a group with none of its own before or after it on the day."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What is to be placed, and what may not be."""
 
@@ -65,6 +87,11 @@ class Problem:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     change_costs: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     """Event → cost of changing its time, trainer or room against the plan before."""
+    before: Mapping[str, Placement] = field(default_factory=dict)
+    """The plan before, where there is one."""
+    class_days: Mapping[str, int] = field(default_factory=dict)
+    """Class → on how many days it should be held at least."""
+    weights: Weights = Weights()
 
 
 Plan = Mapping[str, Placement]
