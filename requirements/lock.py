@@ -12,7 +12,11 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SETS = {"runtime": [], "dev": ["--extra", "stack", "--extra", "dev"]}
+SETS = {
+    "runtime": [],
+    "solver": ["--extra", "solver"],
+    "dev": ["--extra", "stack", "--extra", "solver", "--extra", "dev"],
+}
 
 
 def wanted() -> str:

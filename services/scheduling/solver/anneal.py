@@ -7,7 +7,7 @@ elsewhere, and puts them back when the change is not accepted; `_place` alone kn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Any
@@ -23,15 +23,17 @@ SCALE = 100
 LEVELS = 1000
 _LN_BITS, _T_BITS = 16, 20
 _LN_ENTRIES = 4096
+MOST_GAINED = 30 * SCALE
+"""More than a single move saves otherwise, nearly always; one that saves more and clashes is not looked at."""
 
 # Where what lies in the buffer.
 (
-    DUR, CLS, SER, SET, GP, GL, SP, SL, TP, TL, RP, RL, RC, OK, CAP, GBUSY, TBUSY, RBUSY, TAB,
+    DUR, CLS, SER, SET, TSET, RSET, TOK, ROK, GP, GL, SP, SL, TP, TL, RP, RL, RC, OK, CAP, GBUSY, TBUSY, RBUSY, TAB,
     CP, CL, SEP, SEL, AP, AL, IP, IL, MIN, KC, GEP, GEL,
     ST, TR, RM, GOCC, GMASK, GDAY, TOCC, TDAY, TLOAD, ROCC, CT, CR, CD, CDN, AT, NAT, POS,
     BST, BTR, BRM, MV, MS, MT, MR, MARK, BEF, CHG,
     E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED, END,
-) = range(77)  # fmt: skip
+) = range(81)  # fmt: skip
 _SCALARS = (E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED)
 
 # What a search is told of its moves, in 1024ths.
@@ -224,6 +226,23 @@ def _place(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any, sign: Any, out: Any) 
 
 
 @njit(inline="always")
+def _in_the_way(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any) -> Any:
+    """How often an event would clash there, as far as can be seen without moving anything."""
+    found = 0
+    slots = o[S]
+    dur = m[o[DUR] + e]
+    for k in range(dur):
+        for i in range(m[o[GP] + e], m[o[GP] + e + 1]):
+            at = m[o[GL] + i] * slots + s + k
+            found += m[o[GOCC] + at] + m[o[GBUSY] + at]
+        if t >= 0:
+            found += m[o[TOCC] + t * slots + s + k] + m[o[TBUSY] + t * slots + s + k]
+        if r >= 0:
+            found += m[o[ROCC] + r * slots + s + k] + m[o[RBUSY] + r * slots + s + k]
+    return found
+
+
+@njit(inline="always")
 def _free_room(m: Any, o: Any, x: Any, e: Any, s: Any, kept: Any) -> Any:
     """A room for an event that a chain has moved: its own where that is free, else the cheapest that is."""
     slots = o[S]
@@ -297,7 +316,7 @@ def _chain(m: Any, o: Any, x: Any, e: Any, to: Any, whole: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, steps: Any) -> Any:
-    """So many tries at one temperature. `cost`: clashes and cost now, then those of the best. Returns those accepted."""
+    """So many tries at one temperature; returns how many were accepted. `cost` is that now, then that of the best."""
     accepted = 0
     delta = np.zeros(2, dtype=np.int64)
     events = o[E]
@@ -308,6 +327,7 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
         r = m[o[RM] + e]
         draw = _below(x, 1024)
         n = 0
+        single = False
         starts = m[o[SP] + e + 1] - m[o[SP] + e]
         trainers = m[o[TP] + e + 1] - m[o[TP] + e]
         rooms = m[o[RP] + e + 1] - m[o[RP] + e]
@@ -325,6 +345,13 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
             series = m[o[SER] + e]
             for i in range(m[o[SEP] + series], m[o[SEP] + series + 1]):
                 f = m[o[SEL] + i]
+                if room:
+                    may = r < 0 or m[o[ROK] + m[o[RSET] + f] * o[R] + r] != 0
+                else:
+                    may = t < 0 or m[o[TOK] + m[o[TSET] + f] * o[T] + t] != 0
+                if not may:
+                    n = 0
+                    break
                 m[o[MV] + n] = f
                 m[o[MS] + n] = m[o[ST] + f]
                 m[o[MT] + n] = m[o[TR] + f] if room else t
@@ -350,6 +377,7 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
                         n = 2
                         break
         else:
+            single = True
             to = s
             if starts > 1 and _below(x, 1024) >= prm[P_SAME]:
                 to = m[o[SL] + m[o[SP] + e] + _below(x, starts)]
@@ -368,44 +396,57 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
                     for i in range(m[o[NAT] + to]):
                         f = m[o[AT] + to * o[M] + i]
                         if f != e and m[o[RM] + f] == r:
-                            if m[o[OK] + m[o[SET] + f] * o[S] + s] == 0:
+                            own = m[o[RM] + e]
+                            if (
+                                own < 0
+                                or m[o[OK] + m[o[SET] + f] * o[S] + s] == 0
+                                or m[o[ROK] + m[o[RSET] + f] * o[R] + own] == 0
+                            ):
                                 n = 0
                             else:
                                 m[o[MV] + 1] = f
                                 m[o[MS] + 1] = s
                                 m[o[MT] + 1] = m[o[TR] + f]
-                                m[o[MR] + 1] = m[o[RM] + e]
+                                m[o[MR] + 1] = own
                                 n = 2
                             break
         if n == 0:
             continue
+        limit = (heat * ln[_below(x, ln.size)]) >> (_LN_BITS + _T_BITS)
+        if single and cost[0] == 0 and o[HARD] - limit > MOST_GAINED:
+            # Nothing clashes now, and a clash is dearer than what may be accepted: most tries end here, at little cost.
+            start = m[o[MS]]
+            apart = start >= s + m[o[DUR] + e] or start + m[o[DUR] + e] <= s
+            if n == 1 and apart and _in_the_way(m, o, e, start, m[o[MT]], m[o[MR]]) > 0:
+                continue
+            if n == 2 and m[o[KC] + m[o[SER] + e] * o[N] + m[o[SER] + m[o[MV] + 1]]] == 0:
+                if _in_the_way(m, o, e, start, m[o[MT]], -1) > 0:
+                    continue
+                if _in_the_way(m, o, m[o[MV] + 1], s, m[o[MT] + 1], -1) > 0:
+                    continue
         delta[0] = 0
         delta[1] = 0
         for phase in range(2):
             for i in range(n):
                 f = m[o[MV] + i]
+                # Where it was is kept behind the marks until the change is accepted.
+                was = o[MARK] + events + 3 * i
                 if phase == 0:
                     a = m[o[ST] + f]
                     b = m[o[TR] + f]
                     c = m[o[RM] + f]
-                    d = m[o[MS] + i]
-                    sign = -1
+                    m[was] = a
+                    m[was + 1] = b
+                    m[was + 2] = c
                 else:
-                    d = m[o[MV] + i]
                     a = m[o[MS] + i]
                     b = m[o[MT] + i]
                     c = m[o[MR] + i]
                     if c == -2:
                         c = _free_room(m, o, x, f, a, m[o[RM] + f])
-                    sign = 1
-                # Where it was lies in the marks' second half until the change is accepted.
-                if phase == 0:
-                    m[o[MARK] + events + 3 * i] = a
-                    m[o[MARK] + events + 3 * i + 1] = b
-                    m[o[MARK] + events + 3 * i + 2] = c
-                _place(m, o, f, a, b, c, sign, delta)
+                _place(m, o, f, a, b, c, 2 * phase - 1, delta)
         change = delta[0] * o[HARD] + delta[1]
-        if change <= 0 or (change << (_LN_BITS + _T_BITS)) <= heat * ln[_below(x, ln.size)]:
+        if change <= limit:
             cost[0] += delta[0]
             cost[1] += delta[1]
             accepted += 1
@@ -418,17 +459,11 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
             for phase in range(2):
                 for i in range(n):
                     f = m[o[MV] + i]
+                    was = o[MARK] + events + 3 * i
                     if phase == 0:
-                        _a = m[o[ST] + f]
-                        _b = m[o[TR] + f]
-                        _c = m[o[RM] + f]
-                        sign = -1
+                        _place(m, o, f, m[o[ST] + f], m[o[TR] + f], m[o[RM] + f], -1, delta)
                     else:
-                        _a = m[o[MARK] + events + 3 * i]
-                        _b = m[o[MARK] + events + 3 * i + 1]
-                        _c = m[o[MARK] + events + 3 * i + 2]
-                        sign = 1
-                    _place(m, o, f, _a, _b, _c, sign, delta)
+                        _place(m, o, f, m[was], m[was + 1], m[was + 2], 1, delta)
     return accepted
 
 
@@ -436,3 +471,280 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
 def _put(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any, cost: Any) -> None:
     """Put one event that lies nowhere yet."""
     _place(m, o, e, s, t, r, 1, cost)
+
+
+# --- from a problem to the buffer, and back ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How often each kind of move is tried, in 1024ths; what is left over moves one event."""
+
+    kempe: int = 102
+    """Events of two starts that clash with each other, directly or in turn, change sides."""
+    periods: int = 20
+    """Of these, how often all events of both starts do."""
+    same: int = 102
+    """Of single moves, how often the start stays."""
+    keep: int = 460
+    """How often a single move keeps its room although it changes its start."""
+    trainer: int = 256
+    """How often a single move changes its trainer."""
+    series: int = 0
+    """All events of a class and its groups get another trainer, or another room."""
+    swap: int = 0
+    """Two events of a group change their starts."""
+
+    def told(self) -> np.ndarray:
+        return np.array(
+            [self.kempe, self.periods, self.same, self.keep, self.trainer, self.series, self.swap], dtype=np.int64
+        )
+
+
+class State:
+    """A problem in a flat buffer, every event somewhere: what one thread searches."""
+
+    def __init__(self, problem: Problem, seed: int, *, hard: int, kempe: bool = True) -> None:
+        self.problem = problem
+        self._names = _Names(problem)
+        self.m, self.o = _laid_out(problem, self._names, hard, kempe)
+        self.x = np.array([(seed + 1) * 0x9E3779B97F4A7C15 % 2**64 or 1], dtype=np.uint64)
+        self.cost = np.zeros(4, dtype=np.int64)
+        self._base = self._standing_cost()
+
+    def begin(self, plan: Plan | None = None) -> None:
+        """Put every event where the plan has it, or at random where it may be."""
+        cost = np.zeros(2, dtype=np.int64)
+        for e, event in enumerate(self.problem.events):
+            if plan is not None:
+                s, t, r = self._names.numbered(plan[event.id])
+            else:
+                s, t, r = self._drawn(e)
+            _put(self.m, self.o, e, s, t, r, cost)
+        self.cost[:2] = cost
+        self.cost[2:] = cost
+        n = 3 * len(self.problem.events)
+        self.m[self.o[BST] : self.o[BST] + n] = self.m[self.o[ST] : self.o[ST] + n]
+
+    def _drawn(self, e: int) -> tuple[int, int, int]:
+        def one(pointers: int, values: int) -> int:
+            first, last = self.m[self.o[pointers] + e], self.m[self.o[pointers] + e + 1]
+            if first == last:
+                return -1
+            self.x[0] = np.uint64((int(self.x[0]) * 6364136223846793005 + 1442695040888963407) % 2**64 or 1)
+            return int(self.m[self.o[values] + first + (int(self.x[0]) >> 33) % (last - first)])
+
+        return one(SP, SL), one(TP, TL), one(RP, RL)
+
+    def run(self, moves: np.ndarray, heat: int, steps: int) -> int:
+        """So many tries at a temperature; returns how many were accepted."""
+        return int(_steps(self.m, self.o, moves, LN, self.x, self.cost, np.int64(heat), steps))
+
+    @property
+    def now(self) -> tuple[int, int]:
+        """Clashes, and cost in hundredths, of where everything is."""
+        return int(self.cost[0]), int(self.cost[1]) + self._base
+
+    @property
+    def best(self) -> tuple[int, int]:
+        """Clashes, and cost in hundredths, of the best that was seen."""
+        return int(self.cost[2]), int(self.cost[3]) + self._base
+
+    def plan(self, *, best: bool = True) -> dict[str, Placement]:
+        """The best that was seen, or what is now."""
+        first = self.o[BST] if best else self.o[ST]
+        n = len(self.problem.events)
+        rows = self.m[first : first + 3 * n].reshape(3, n)
+        return {event.id: self._names.placement(*rows[:, e]) for e, event in enumerate(self.problem.events)}
+
+    def _standing_cost(self) -> int:
+        """What changes of cost leave out: what an empty timetable costs, and each series' first trainer and room."""
+        weights, names = self.problem.weights, self._names
+        days = sum(self.problem.class_days.get(cls, 0) for cls in names.classes)
+        with_trainer = {names.series[e.cls, e.groups] for e in self.problem.events if e.trainers}
+        with_room = {names.series[e.cls, e.groups] for e in self.problem.events if e.rooms}
+        first = weights.trainer * len(with_trainer) + weights.room * len(with_room)
+        return SCALE * (weights.days * days - first)
+
+
+class _Names:
+    """Numbers for everything that has a name."""
+
+    def __init__(self, problem: Problem) -> None:
+        def numbers(names: Any) -> dict[Any, int]:
+            return {name: n for n, name in enumerate(dict.fromkeys(names))}
+
+        events = problem.events
+        self.events = numbers(event.id for event in events)
+        self.groups = numbers(group for event in events for group in event.groups)
+        self.trainers = numbers(trainer for event in events for trainer in event.trainers)
+        self.rooms = numbers(room for event in events for room in event.rooms)
+        self.classes = numbers(event.cls for event in events)
+        self.series = numbers((event.cls, event.groups) for event in events)
+        self._trainer, self._room = list(self.trainers), list(self.rooms)
+
+    def numbered(self, where: Placement) -> tuple[int, int, int]:
+        trainer = -1 if where.trainer is None else self.trainers.get(where.trainer, -1)
+        return where.start, trainer, -1 if where.room is None else self.rooms.get(where.room, -1)
+
+    def placement(self, start: int, trainer: int, room: int) -> Placement:
+        return Placement(
+            int(start), self._trainer[trainer] if trainer >= 0 else None, self._room[room] if room >= 0 else None
+        )
+
+
+def day_costs(problem: Problem) -> np.ndarray:
+    """What a day costs a group, by the mask of its slots, in hundredths."""
+    weights, told = problem.weights, []
+    for mask in range(1 << problem.slots_per_day):
+        slots = [slot for slot in range(problem.slots_per_day) if mask >> slot & 1]
+        idle = slots[-1] + 1 - slots[0] - len(slots) if slots else 0
+        isolated = sum(slot - 1 not in slots and slot + 1 not in slots for slot in slots)
+        cost = weights.idle * idle + weights.isolated * isolated
+        told.append(SCALE * (cost + weights.long_day * max(0, len(slots) - LONG_DAY) ** 2))
+    return np.array(told, dtype=np.int32)
+
+
+def _laid_out(problem: Problem, names: _Names, hard: int, kempe: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The buffer with nothing placed, and the table of offsets and numbers."""
+    events, pins, weights = problem.events, problem.pins, problem.weights
+    slots = problem.days * problem.slots_per_day
+    sizes = (
+        len(events),
+        len(names.groups),
+        len(names.trainers),
+        len(names.rooms),
+        len(names.series),
+        len(names.classes),
+    )
+    n_events, n_groups, n_trainers, n_rooms, n_series, n_classes = sizes
+    parts: dict[int, np.ndarray] = {}
+    o = np.zeros(END, dtype=np.int64)
+
+    def rows(pointers: int, values: int, lists: Any) -> None:
+        found = [list(one) for one in lists]
+        parts[pointers] = np.cumsum([0, *(len(one) for one in found)])
+        parts[values] = np.array([value for one in found for value in one] or [0])
+
+    parts[DUR] = np.array([event.duration for event in events])
+    parts[CLS] = np.array([names.classes[event.cls] for event in events])
+    series = [names.series[event.cls, event.groups] for event in events]
+    parts[SER] = np.array(series)
+    rows(GP, GL, ([names.groups[g] for g in event.groups] for event in events))
+    starts = [_narrowed(event.starts, pins.get(event.id), "start") for event in events]
+    rows(SP, SL, starts)
+    led = [_narrowed(event.trainers, pins.get(event.id), "trainer") for event in events]
+    rows(TP, TL, ([names.trainers[t] for t in one] for one in led))
+    parts[TSET], parts[TOK] = _sets([[names.trainers[t] for t in one] for one in led], n_trainers)
+
+    def seated(event: Any) -> Any:
+        fits = [room for room in event.rooms if weights.seat or problem.seats.get(room, event.size) >= event.size]
+        return _narrowed(tuple(fits), pins.get(event.id), "room")
+
+    held = [[names.rooms[room] for room in seated(event)] for event in events]
+    rows(RP, RL, held)
+    parts[RSET], parts[ROK] = _sets(held, n_rooms)
+    room_costs = np.zeros((n_series, max(1, n_rooms)), dtype=np.int64)
+    for event, number in zip(events, series, strict=True):
+        for room in event.rooms:
+            short = max(0, event.size - problem.seats.get(room, event.size))
+            room_costs[number, names.rooms[room]] = SCALE * weights.seat * short
+    parts[RC] = room_costs.ravel()
+    parts[SET], parts[OK] = _sets(starts, slots)
+    parts[CAP] = np.array([problem.group_day_caps.get(day, problem.slots_per_day) for day in range(problem.days)])
+
+    def busy(known: dict[str, int], unavailable: Any) -> np.ndarray:
+        found = np.zeros((max(1, len(known)), slots), dtype=np.int64)
+        for name, closed in unavailable.items():
+            if name in known:
+                found[known[name], [slot for slot in closed if 0 <= slot < slots]] = 1
+        return found.ravel()
+
+    parts[GBUSY] = busy(names.groups, problem.group_busy)
+    parts[TBUSY] = busy(names.trainers, problem.trainer_busy)
+    parts[RBUSY] = busy(names.rooms, problem.room_busy)
+    parts[TAB] = day_costs(problem)
+    of_class: list[list[int]] = [[] for _ in range(n_classes)]
+    of_series: list[list[int]] = [[] for _ in range(n_series)]
+    of_group: list[list[int]] = [[] for _ in range(n_groups)]
+    for e, event in enumerate(events):
+        of_class[names.classes[event.cls]].append(e)
+        of_series[series[e]].append(e)
+        for group in event.groups:
+            of_group[names.groups[group]].append(e)
+    rows(CP, CL, of_class)
+    rows(SEP, SEL, of_series)
+    rows(GEP, GEL, of_group)
+    later: list[list[int]] = [[] for _ in range(n_classes)]
+    earlier: list[list[int]] = [[] for _ in range(n_classes)]
+    for before, after in dict.fromkeys(problem.arcs):
+        if before in names.classes and after in names.classes:
+            later[names.classes[before]].append(names.classes[after])
+            earlier[names.classes[after]].append(names.classes[before])
+    rows(AP, AL, later)
+    rows(IP, IL, earlier)
+    parts[MIN] = np.array([problem.class_days.get(cls, 0) for cls in names.classes])
+    kempe = kempe and n_series <= 2000 and all(event.duration == 1 for event in events)
+    parts[KC] = _conflicts(events, names).ravel() if kempe else np.zeros(1, dtype=np.int64)
+    before_plan = np.full((n_events, 3), -2, dtype=np.int64)
+    change = np.zeros((n_events, 3), dtype=np.int64)
+    for e, event in enumerate(events):
+        if event.id in problem.before:
+            before_plan[e] = names.numbered(problem.before[event.id])
+            change[e] = np.array(problem.change_costs.get(event.id, (0, 0, 0))) * SCALE
+    parts[BEF], parts[CHG] = before_plan.ravel(), change.ravel()
+
+    state = {
+        ST: 3 * n_events, GOCC: n_groups * slots, GMASK: n_groups * problem.days, GDAY: n_groups * problem.days,
+        TOCC: n_trainers * slots, TDAY: n_trainers * problem.days, TLOAD: n_trainers, ROCC: n_rooms * slots,
+        CT: n_series * n_trainers, CR: n_series * n_rooms, CD: n_classes * problem.days, CDN: n_classes,
+        AT: slots * n_events if kempe else 1, NAT: slots, POS: n_events, BST: 3 * n_events,
+        MV: n_events, MS: n_events, MT: n_events, MR: n_events, MARK: 4 * n_events,
+    }  # fmt: skip
+    parts |= {name: np.zeros(max(1, size), dtype=np.int32) for name, size in state.items()}
+    parts[ST] = np.full(3 * n_events, -1, dtype=np.int64)
+    length = 0
+    for name, values in parts.items():
+        o[name] = length
+        length += len(values)
+    o[TR], o[RM] = o[ST] + n_events, o[ST] + 2 * n_events
+    o[BTR], o[BRM] = o[BST] + n_events, o[BST] + 2 * n_events
+    numbers = (
+        n_events, slots, problem.slots_per_day, problem.days, n_groups, n_trainers, n_rooms, n_series, n_classes,
+        n_events, int(kempe), problem.trainer_day_cap, SCALE * weights.trainer, SCALE * weights.room,
+        SCALE * weights.days, weights.balance, SCALE * hard, int(bool(problem.before)),
+    )  # fmt: skip
+    o[list(_SCALARS)] = numbers
+    return np.concatenate([values.astype(np.int32) for values in parts.values()]), o
+
+
+def _sets(candidates: Sequence[Sequence[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each event the number of its set of candidates, and for each set which of so many things are in it."""
+    known: dict[tuple[int, ...], int] = {}
+    numbers = np.array([known.setdefault(tuple(one), len(known)) for one in candidates])
+    within = np.zeros((max(1, len(known)), size), dtype=np.int64)
+    for one, number in known.items():
+        within[number, list(one)] = 1
+    return numbers, within.ravel()
+
+
+def _narrowed(candidates: tuple[Any, ...], pin: Any, part: str) -> tuple[Any, ...]:
+    """The candidates, or the one that is pinned."""
+    fixed = None if pin is None else getattr(pin, part)
+    return candidates if fixed is None else (fixed,)
+
+
+def _conflicts(events: Any, names: _Names) -> np.ndarray:
+    """Which series may not be held at once: they share a group, or the one trainer that each has."""
+    holders: dict[tuple[str, str], set[int]] = {}
+    for event in events:
+        number = names.series[event.cls, event.groups]
+        for group in event.groups:
+            holders.setdefault(("group", group), set()).add(number)
+        if len(event.trainers) == 1:
+            holders.setdefault(("trainer", event.trainers[0]), set()).add(number)
+    found = np.zeros((len(names.series), len(names.series)), dtype=np.int64)
+    for sharing in holders.values():
+        listed = sorted(sharing)
+        found[np.ix_(listed, listed)] = 1
+    return found

@@ -1,7 +1,7 @@
-"""Curriculum-based course timetabling (ITC-2007, track 3, formulation UD2): the public benchmark as a problem of ours.
+"""Curriculum-based course timetabling (ITC-2007, track 3, formulation UD2): the public benchmark as our problems.
 
-A lecture is an event of one slot, a course its class, a curriculum a group, the teacher its one trainer. Every room is a
-candidate and too small a room costs; so do isolated lectures of a curriculum, few days of a course, many rooms of one.
+A lecture is an event of one slot, a course its class, a curriculum a group, the teacher its one trainer. Every room is
+a candidate and too small a room costs; so do isolated lectures of a curriculum, few days of a course, many rooms of it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read(path: Path) -> Instance:
         name, teacher, number, least, students = lines.fields(5, "a course")[:5]
         if name in courses:
             raise lines.wrong(f"course {name} is there twice")
-        told = lines.count(number, "lectures", least=1), lines.count(least, "minimum of days", most=days)
+        told = lines.count(number, "lectures", least=1), lines.count(least, "minimum of days")
         lectures += told[0]
         if lectures > MOST_EVENTS:
             raise lines.wrong(f"more than {MOST_EVENTS} lectures")

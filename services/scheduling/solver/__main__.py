@@ -1,0 +1,226 @@
+"""`python -m services.scheduling.solver`: the timetabling engine by hand, on files and on made-up cohorts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.progress import TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from services.scheduling.solver import bench as benchmark
+from services.scheduling.solver import cbctt, generator
+from services.scheduling.solver.picture import week_grid
+from services.scheduling.solver.problem import Plan, Problem
+from services.scheduling.solver.search import Progress, Solved, solve
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Seconds = Annotated[float, typer.Option(min=0.1, help="How long to search.")]
+Seeds = Annotated[int, typer.Option(min=1, max=64, help="Searches, one on each core.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON on standard output.")]
+Plot = Annotated[Path | None, typer.Option(help="An SVG of one group's, trainer's or room's weeks.")]
+Of = Annotated[str, typer.Option(help="Of whom the picture is; the first group when nothing is said.")]
+
+
+@app.command("solve")
+def solve_file(
+    file: Path,
+    seconds: Seconds = 60,
+    seeds: Seeds = 2,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="So many tries with each seed, in the place of a time.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the solution goes.")] = None,
+    plot: Plot = None,
+    of: Of = "",
+    as_json: AsJson = False,
+) -> None:
+    """Solve a `.ctt` or `.ectt` file."""
+    try:
+        instance = cbctt.read(file)
+    except cbctt.Malformed as error:
+        _end(str(error))
+    problem = instance.problem
+    chosen = list(range(seed, seed + seeds))
+    with _watched(instance.name) as told:
+        solved = solve(problem, seconds=None if steps else seconds, steps=steps, seeds=chosen, told=told)
+    if out is not None:
+        out.write_text(instance.solution(solved.plan))
+    _draw(plot, of, problem, solved.plan)
+    _tell(instance.name, problem, solved, as_json)
+
+
+@app.command("bench")
+def bench(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    seconds: Seconds = 60,
+    seeds: Seeds = 2,
+    out: Annotated[Path | None, typer.Option(help="A folder for the solutions.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these instances.")] = None,
+    peer: Annotated[
+        str | None, typer.Option(help="Another program's command, with {file} and {out}, shown beside ours.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Solve every instance of a folder and tell the gap to the best known; every solution is checked twice."""
+    found: list[benchmark.Row] = []
+    console = Console(stderr=True)
+    try:
+        with console.status("compiling") as status:
+            for row in benchmark.rows(
+                folder, seconds=seconds, seeds=seeds, out=out, only=only or (), peer=peer, told=status.update
+            ):
+                found.append(row)
+                console.print(f"{row.instance}: {', '.join(map(str, row.ours))}", highlight=False)
+    except (cbctt.Malformed, benchmark.Disagrees) as error:
+        _end(str(error))
+    if as_json:
+        print(benchmark.as_json(found))
+        return
+    titles = (
+        "instance",
+        "best known",
+        "ours",
+        "gap",
+        "violations",
+        "first without clash",
+        "moves/s",
+        "validated",
+        "peer",
+    )
+    table = Table(*titles)
+    for row in found:
+        gap = "" if not row.best_known else f"{row.best / row.best_known - 1:+.0%}"
+        first = "-" if row.clash_free_after is None else f"{row.clash_free_after:.1f} s"
+        known, other = ("" if n is None else str(n) for n in (row.best_known, row.peer))
+        ours, speed = ", ".join(map(str, row.ours)), f"{row.moves_per_second / 1e6:.1f} M"
+        table.add_row(
+            row.instance, known, ours, gap, str(row.violations), first, speed, "yes" if row.validated else "no", other
+        )
+    Console(width=140).print(table)
+    for name, value in benchmark.sums(found).items():
+        print(f"{name}: {value:+.1%}" if name.startswith("gap") else f"{name}: {value:.0f}")
+
+
+@app.command("cohorts")
+def cohorts(
+    cohorts: Annotated[int, typer.Option(min=1, max=1000)] = 40,
+    trainers: Annotated[int, typer.Option(min=8)] = 50,
+    virtual_rooms: Annotated[int, typer.Option(min=1)] = 10,
+    physical_rooms: Annotated[int, typer.Option(min=1)] = 10,
+    weeks: Annotated[int, typer.Option(min=2, help="Over how many weeks the cohorts begin.")] = 16,
+    instance: Annotated[int, typer.Option(help="Seed of the made-up problem.")] = 1,
+    seconds: Seconds = 60,
+    seeds: Seeds = 2,
+    plot: Plot = None,
+    of: Of = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make up cohorts of 60 sessions each, and place them."""
+    size = generator.Size(cohorts, trainers, virtual_rooms, physical_rooms, weeks)
+    problem = generator.cohorts(size, instance)
+    with _watched(f"{cohorts} cohorts") as told:
+        solved = solve(problem, seconds=seconds, seeds=list(range(seeds)), told=told)
+    _draw(plot, of, problem, solved.plan)
+    _tell(f"{cohorts} cohorts, instance {instance}", problem, solved, as_json)
+
+
+def quality(problem: Problem, plan: Plan) -> dict[str, Any]:
+    """What planners ask of cohorts' timetables: idle JP, modules with one trainer, trainers' loads, rooms changed."""
+    led: dict[tuple[str, tuple[str, ...]], set[str | None]] = {}
+    housed: dict[tuple[str, tuple[str, ...]], set[str | None]] = {}
+    used: dict[tuple[str, int], set[int]] = {}
+    load: Counter[str] = Counter(trainer for event in problem.events for trainer in event.trainers)
+    load = Counter(dict.fromkeys(load, 0))
+    for event in problem.events:
+        where = plan[event.id]
+        led.setdefault((event.cls, event.groups), set()).add(where.trainer)
+        housed.setdefault((event.cls, event.groups), set()).add(where.room)
+        day, slot = divmod(where.start, problem.slots_per_day)
+        for group in event.groups:
+            used.setdefault((group, day), set()).update(range(slot, slot + event.duration))
+        if where.trainer is not None:
+            load[where.trainer] += event.duration
+    loads = list(load.values())
+    return {
+        "idle JP": sum(max(slots) + 1 - min(slots) - len(slots) for slots in used.values()),
+        "modules with one trainer": sum(len(names) == 1 for names in led.values()) / max(1, len(led)),
+        "sd of trainers' loads": pstdev(loads) / mean(loads) if loads and mean(loads) else 0.0,
+        "further rooms": sum(len(names) - 1 for names in housed.values()) / max(1, len(housed)),
+    }
+
+
+class _watched:
+    """Shows how far a search is, on standard error, where that is a terminal; ends it when interrupted."""
+
+    def __init__(self, name: str) -> None:
+        columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task(name, total=None, told="")
+
+    def __enter__(self) -> Callable[[Progress], bool]:
+        self._bar.start()
+        return self._told
+
+    def _told(self, seen: Progress) -> bool:
+        if seen.compiling:
+            words = "compiling (once on a machine)"
+        else:
+            rules = " ".join(f"{rule} {cost}" for rule, cost in seen.by_rule.items())
+            words = f"{seen.clashes} clashes, cost {seen.cost // 100} ({rules}), {seen.moves / 1e6:.0f} M moves"
+        self._bar.update(self._task, told=words)
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _tell(name: str, problem: Problem, solved: Solved, as_json: bool) -> None:
+    first = solved.clash_free_after
+    told: dict[str, Any] = {
+        "problem": name,
+        "events": len(problem.events),
+        "violations": len(solved.violations),
+        "cost": solved.cost,
+        "by rule": solved.by_rule,
+        "seconds": round(solved.seconds, 2),
+        "first without clash": None if first is None else round(first, 2),
+        "moves per second": round(solved.moves / max(0.001, solved.seconds)),
+        "seed": solved.seed,
+    }
+    if any(event.duration > 1 for event in problem.events):
+        told |= {name: round(value, 4) for name, value in quality(problem, solved.plan).items()}
+    if as_json:
+        print(json.dumps(told, indent=1))
+    else:
+        for what, value in told.items():
+            print(f"{what:26} {value}")
+    raise typer.Exit(int(bool(solved.violations)))
+
+
+def _draw(plot: Path | None, of: str, problem: Problem, plan: Plan) -> None:
+    if plot is not None:
+        names = [name for event in problem.events for name in event.groups] or [""]
+        try:
+            plot.write_text(week_grid(problem, plan, of or names[0]))
+        except KeyError:
+            _end(f"{of}: no group, trainer or room of this problem")
+
+
+def _end(told: str) -> NoReturn:
+    print(told, file=sys.stderr)
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()

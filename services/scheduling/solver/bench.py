@@ -1,0 +1,145 @@
+"""A folder of the public benchmark, solved and told beside the best that anybody has found."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from services.scheduling.solver import cbctt
+from services.scheduling.solver.search import Schedule, Solved, solve
+
+TUNED_ON = ("comp02", "comp03", "comp05", "comp07", "comp13", "comp16", "comp18", "comp21")
+"""The instances on which parameters were chosen; what is told of the others was not."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instance: its best known cost, and ours with each seed."""
+
+    instance: str
+    best_known: int | None
+    ours: tuple[int, ...]
+    violations: int
+    moves_per_second: float
+    clash_free_after: float | None
+    validated: bool
+    """Whether the folder's own validator said the same of every solution; false where there is none."""
+    peer: int | None = None
+
+    @property
+    def best(self) -> int:
+        return min(self.ours)
+
+
+class Disagrees(Exception):
+    """The folder's validator counts otherwise than our checker."""
+
+
+def known(folder: Path) -> dict[str, int]:
+    """The best known costs, from the table in the folder's README or its parent's."""
+    for place in (folder, folder.parent):
+        if (readme := place / "README.md").exists():
+            found = re.findall(r"^\| (\w+) \| (\d+) \|", readme.read_text(), re.MULTILINE)
+            return {name: int(cost) for name, cost in found}
+    return {}
+
+
+def rows(
+    folder: Path,
+    *,
+    seconds: float,
+    seeds: int,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+    peer: str | None = None,
+    schedule: Schedule | None = None,
+    told: Callable[[str], None] = lambda name: None,
+) -> Iterator[Row]:
+    """Solve every instance of the folder with seeds 0 to `seeds` - 1, two at a time. Raises `Disagrees`."""
+    best_known = known(folder)
+    files = [file for file in sorted(folder.glob("*.*ctt")) if not only or file.stem in only]
+    for file in files:
+        told(file.stem)
+        instance = cbctt.read(file)
+        found: list[Solved] = []
+        costs: list[int] = []
+        for first in range(0, seeds, 2):
+            pair = list(range(first, min(seeds, first + 2)))
+            solved = solve(instance.problem, seconds=seconds, seeds=pair, schedule=schedule)
+            found.append(solved)
+            costs += [cost // 100 if not clashes else 10**6 for clashes, cost in solved.costs_by_seed]
+        validated = all(_validated(file, instance, solved, out) for solved in found)
+        yield Row(
+            file.stem,
+            best_known.get(file.stem),
+            tuple(costs),
+            min(len(solved.violations) for solved in found),
+            sum(solved.moves for solved in found) / sum(solved.seconds for solved in found),
+            min((s.clash_free_after for s in found if s.clash_free_after is not None), default=None),
+            validated,
+            _peer(peer, file, instance) if peer else None,
+        )
+
+
+def _validated(file: Path, instance: cbctt.Instance, solved: Solved, out: Path | None) -> bool:
+    """Keep the solution, and have the folder's validator count it."""
+    folder = out or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    solution = folder / f"{file.stem}.sol"
+    solution.write_text(instance.solution(solved.plan))
+    program = next((p / "validate.py" for p in (file.parent, file.parent.parent) if (p / "validate.py").exists()), None)
+    if program is None:
+        return False
+    violations, penalty = _counted(program, file, solution)
+    if violations != len(solved.violations) and bool(violations) != bool(solved.violations):
+        raise Disagrees(f"{file.stem}: {violations} violations, and we say {len(solved.violations)}")
+    if not violations and penalty != solved.cost:
+        raise Disagrees(f"{file.stem}: penalty {penalty}, and we say {solved.cost}")
+    return True
+
+
+def _counted(program: Path, file: Path, solution: Path) -> tuple[int, int]:
+    command = [sys.executable, str(program), str(file), str(solution)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    told = re.search(r"violations (\d+)\s+penalty (\d+)", said)
+    if told is None:
+        raise Disagrees(f"{program} says nothing of {solution}: {said[-300:]}")
+    return int(told[1]), int(told[2])
+
+
+def _peer(command: str, file: Path, instance: cbctt.Instance) -> int | None:
+    """What another program makes of it: `{file}` and `{out}` in the command are the instance and its solution."""
+    with tempfile.TemporaryDirectory() as folder:
+        solution = Path(folder) / "peer.sol"
+        subprocess.run(command.format(file=file, out=solution), shell=True, capture_output=True, check=False)
+        program = next(p / "validate.py" for p in (file.parent, file.parent.parent) if (p / "validate.py").exists())
+        if not solution.exists():
+            return None
+        violations, penalty = _counted(program, file, solution)
+        return None if violations else penalty
+
+
+def sums(found: Sequence[Row]) -> dict[str, float]:
+    """How far we are above the best known in sum: with the better of two seeds, and on the mean of all."""
+    judged = [row for row in found if row.best_known is not None]
+    best = sum(row.best_known or 0 for row in judged)
+    if not best:
+        return {}
+    return {
+        "best known": best,
+        "ours, best": sum(row.best for row in judged),
+        "gap, best": sum(row.best for row in judged) / best - 1,
+        "gap, better of the first two": sum(min(row.ours[:2]) for row in judged) / best - 1,
+        "gap, mean": sum(mean(row.ours) for row in judged) / best - 1,
+    }
+
+
+def as_json(found: Sequence[Row]) -> str:
+    return json.dumps({"rows": [asdict(row) for row in found], "sums": sums(found)}, indent=1)
