@@ -28,7 +28,7 @@ from shared.errors import Failure
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def events() -> list[type[Event]]:

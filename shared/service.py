@@ -37,7 +37,7 @@ from shared.timers import Timers
 
 T = TypeVar("T")
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 FAILING_SECONDS = 30.0  # longer than a task that fails at once rests between two tries
 Role = Literal["api", "worker", "all"]
 _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # its own tells whole addresses

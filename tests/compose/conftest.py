@@ -1,4 +1,4 @@
-"""One installation for all that may share it: started from nothing, two of its workers threefold."""
+"""One installation for all that may share it: started from nothing, three of its workers threefold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 
 from tests.compose.installation import Installation, absent, build
 
-SCALED = ("scheduling-worker", "notification-worker")
+SHARING = ("scheduling-worker", "notification-worker")
+"""Whose workers share the partitions that they read; enrollment's read nothing, one of them publishes."""
+SCALED = ("enrollment-worker", *SHARING)
 
 
 @pytest.fixture(scope="session")

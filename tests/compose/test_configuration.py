@@ -188,3 +188,24 @@ def test_what_is_committed_as_settings_holds_no_secret() -> None:
     for file in (".env", "ops/cluster.env"):
         for line in (PROJECT / file).read_text().splitlines():
             assert line.startswith("#") or not SECRET.search(line.partition("=")[0]), line
+
+
+def test_a_clusters_members_are_those_of_its_file() -> None:
+    """Three brokers and three members of the replica set, each named where the others look for it."""
+    services = as_written(CLUSTER)
+    lines = (PROJECT / "ops" / "cluster.env").read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
+    brokers, members = (told[name].split(",") for name in ("KAFKA_NODES", "MONGO_HOSTS"))
+    assert len(brokers) == len(members) == 3 and told["KAFKA_REPLICATION"] == "3"
+    assert [f"{name}:9092" for name in brokers] == told["KAFKA_BOOTSTRAP"].split(",")
+    for name in brokers:
+        assert services[name]["environment"]["NODE"] == name
+    data = set()
+    for host in members:
+        member = services[host.removesuffix(":27017")]
+        assert member["entrypoint"] == ["/bin/bash", "/start.sh"] and "replicas" in (
+            *member.get("profiles", ["replicas"]),
+        )
+        data |= {str(volume).partition(":")[0] for volume in member["volumes"] if str(volume).endswith(":/data/db")}
+    assert len(data) == 3
+    assert "--replSet rs0" in (PROJECT / "ops" / "mongo.sh").read_text()

@@ -18,7 +18,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuth
 
 from shared.kafka import Kafka
 from stack import PROJECT, SERVICES
-from tests.compose.conftest import SCALED
+from tests.compose.conftest import SCALED, SHARING
 from tests.compose.installation import Installation
 
 AGENCY = "kementerian-01"
@@ -41,7 +41,7 @@ def test_the_cohort_is_played_on_workers_that_share_their_partitions(played: str
     told = re.sub(r"[\s│]+", " ", played)
     for line in ("graduates 36; not graduated 1", "266 e-mails arrived", "0 sent twice", "dead letters 0"):
         assert line in told, line
-    for service in SCALED:
+    for service in SHARING:
         done = []
         for container in installation.ids(service):
             command = ["docker", "exec", container, "python", "-c", ASSIGNED]

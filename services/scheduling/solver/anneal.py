@@ -480,13 +480,13 @@ def _put(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any, cost: Any) -> None:
 class Moves:
     """How often each kind of move is tried, in 1024ths; what is left over moves one event."""
 
-    kempe: int = 102
+    kempe: int = 204
     """Events of two starts that clash with each other, directly or in turn, change sides."""
     periods: int = 20
     """Of these, how often all events of both starts do."""
     same: int = 102
     """Of single moves, how often the start stays."""
-    keep: int = 460
+    keep: int = 200
     """How often a single move keeps its room although it changes its start."""
     trainer: int = 256
     """How often a single move changes its trainer."""
