@@ -32,8 +32,8 @@ MOST_GAINED = 30 * SCALE
     CP, CL, SEP, SEL, AP, AL, IP, IL, MIN, KC, GEP, GEL,
     ST, TR, RM, GOCC, GMASK, GDAY, TOCC, TDAY, TLOAD, ROCC, CT, CR, CD, CDN, AT, NAT, POS,
     BST, BTR, BRM, MV, MS, MT, MR, MARK, BEF, CHG,
-    E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED, END,
-) = range(81)  # fmt: skip
+    E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED, FOCUS, FOCUSED, END,
+) = range(83)  # fmt: skip
 _SCALARS = (E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED)
 
 # What a search is told of its moves, in 1024ths.
@@ -243,6 +243,17 @@ def _in_the_way(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any) -> Any:
 
 
 @njit(inline="always")
+def _clashes(m: Any, o: Any, e: Any) -> Any:
+    """How often an event clashes where it is, as far as `_in_the_way` would see it."""
+    s = m[o[ST] + e]
+    t = m[o[TR] + e]
+    r = m[o[RM] + e]
+    own = m[o[GP] + e + 1] - m[o[GP] + e] + (t >= 0) + (r >= 0)
+    closed = m[o[OK] + m[o[SET] + e] * o[S] + s] == 0
+    return _in_the_way(m, o, e, s, t, r) - own * m[o[DUR] + e] + closed
+
+
+@njit(inline="always")
 def _free_room(m: Any, o: Any, x: Any, e: Any, s: Any, kept: Any) -> Any:
     """A room for an event that a chain has moved: its own where that is free, else the cheapest that is."""
     slots = o[S]
@@ -322,6 +333,8 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
     events = o[E]
     for _ in range(steps):
         e = _below(x, events)
+        if o[FOCUSED] > 0 and _below(x, 2) == 0:
+            e = m[o[FOCUS] + _below(x, o[FOCUSED])]
         s = m[o[ST] + e]
         t = m[o[TR] + e]
         r = m[o[RM] + e]
@@ -413,13 +426,15 @@ def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, step
         if n == 0:
             continue
         limit = (heat * ln[_below(x, ln.size)]) >> (_LN_BITS + _T_BITS)
-        if single and cost[0] == 0 and o[HARD] - limit > MOST_GAINED:
-            # Nothing clashes now, and a clash is dearer than what may be accepted: most tries end here, at little cost.
+        if single and o[HARD] - limit > MOST_GAINED:
+            # A further clash is dearer than what may be accepted: most tries end here, at little cost.
             start = m[o[MS]]
             apart = start >= s + m[o[DUR] + e] or start + m[o[DUR] + e] <= s
-            if n == 1 and apart and _in_the_way(m, o, e, start, m[o[MT]], m[o[MR]]) > 0:
-                continue
-            if n == 2 and m[o[KC] + m[o[SER] + e] * o[N] + m[o[SER] + m[o[MV] + 1]]] == 0:
+            if n == 1 and apart:
+                there = _in_the_way(m, o, e, start, m[o[MT]], m[o[MR]])
+                if there > 0 and (cost[0] == 0 or there > _clashes(m, o, e)):
+                    continue
+            if n == 2 and cost[0] == 0 and m[o[KC] + m[o[SER] + e] * o[N] + m[o[SER] + m[o[MV] + 1]]] == 0:
                 if _in_the_way(m, o, e, start, m[o[MT]], -1) > 0:
                     continue
                 if _in_the_way(m, o, m[o[MV] + 1], s, m[o[MT] + 1], -1) > 0:
@@ -502,12 +517,17 @@ class Moves:
 
 
 class State:
-    """A problem in a flat buffer, every event somewhere: what one thread searches."""
+    """A problem in a flat buffer, every event somewhere: what one thread searches.
 
-    def __init__(self, problem: Problem, seed: int, *, hard: int, kempe: bool = True) -> None:
+    Half of all tries are with the events in `focus`, where there are some.
+    """
+
+    def __init__(
+        self, problem: Problem, seed: int, *, hard: int, kempe: bool = True, focus: Sequence[str] = ()
+    ) -> None:
         self.problem = problem
         self._names = _Names(problem)
-        self.m, self.o = _laid_out(problem, self._names, hard, kempe)
+        self.m, self.o = _laid_out(problem, self._names, hard, kempe, [self._names.events[id] for id in focus])
         self.x = np.array([(seed + 1) * 0x9E3779B97F4A7C15 % 2**64 or 1], dtype=np.uint64)
         self.cost = np.zeros(4, dtype=np.int64)
         self._base = self._standing_cost()
@@ -605,7 +625,9 @@ def day_costs(problem: Problem) -> np.ndarray:
     return np.array(told, dtype=np.int32)
 
 
-def _laid_out(problem: Problem, names: _Names, hard: int, kempe: bool) -> tuple[np.ndarray, np.ndarray]:
+def _laid_out(
+    problem: Problem, names: _Names, hard: int, kempe: bool, focus: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """The buffer with nothing placed, and the table of offsets and numbers."""
     events, pins, weights = problem.events, problem.pins, problem.weights
     slots = problem.days * problem.slots_per_day
@@ -692,6 +714,7 @@ def _laid_out(problem: Problem, names: _Names, hard: int, kempe: bool) -> tuple[
         if event.id in problem.before:
             before_plan[e] = names.numbered(problem.before[event.id])
             change[e] = np.array(problem.change_costs.get(event.id, (0, 0, 0))) * SCALE
+    parts[FOCUS] = np.array([*focus, 0])
     parts[BEF], parts[CHG] = before_plan.ravel(), change.ravel()
 
     state = {
@@ -715,6 +738,7 @@ def _laid_out(problem: Problem, names: _Names, hard: int, kempe: bool) -> tuple[
         SCALE * weights.days, weights.balance, SCALE * hard, int(bool(problem.before)),
     )  # fmt: skip
     o[list(_SCALARS)] = numbers
+    o[FOCUSED] = len(focus)
     return np.concatenate([values.astype(np.int32) for values in parts.values()]), o
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from services.scheduling.solver.problem import Event, Problem
+from services.scheduling.solver.problem import Event, Plan, Problem
 
 WEEKS, WEEKDAYS, SLOTS = 17, 5, 8
 """A cohort's weeks; training days a week; JP of 45 minutes a day, with a break after the fourth."""
@@ -101,3 +103,27 @@ def cohorts(size: Size, seed: int) -> Problem:
 def _starts(duration: int) -> list[int]:
     """Slots of a day at which a session of this length may begin without going over the break."""
     return [slot for slot in range(SLOTS - duration + 1) if not slot < BREAK < slot + duration]
+
+
+Disruption = Literal["trainer", "room", "holiday"]
+
+
+def disrupted(problem: Problem, plan: Plan, kind: Disruption) -> Problem:
+    """The problem as it is after the busiest trainer falls ill for two weeks, the busiest room is closed for one, or
+
+    the busiest day becomes a holiday.
+    """
+    per_week = WEEKDAYS * problem.slots_per_day
+    if kind == "holiday":
+        day, _ = Counter(where.start // problem.slots_per_day for where in plan.values()).most_common(1)[0]
+        left = [tuple(s for s in event.starts if s // problem.slots_per_day != day) for event in problem.events]
+        events = tuple(replace(event, starts=starts) for event, starts in zip(problem.events, left, strict=True))
+        return replace(problem, events=events)
+    whose = [where.trainer if kind == "trainer" else where.room for where in plan.values()]
+    name, _ = Counter(one for one in whose if one is not None).most_common(1)[0]
+    own = [w.start // per_week for w in plan.values() if name in (w.trainer, w.room)]
+    week, _ = Counter(own).most_common(1)[0]
+    closed = frozenset(range(week * per_week, (week + (2 if kind == "trainer" else 1)) * per_week))
+    busy = problem.trainer_busy if kind == "trainer" else problem.room_busy
+    changed = {**busy, name: busy.get(name, frozenset()) | closed}
+    return replace(problem, trainer_busy=changed) if kind == "trainer" else replace(problem, room_busy=changed)

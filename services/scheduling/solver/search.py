@@ -83,19 +83,20 @@ def solve(
     seeds: Sequence[int] = (0, 1),
     begin: Plan | None = None,
     schedule: Schedule | None = None,
+    focus: Sequence[str] = (),
     told: Callable[[Progress], bool] | None = None,
 ) -> Solved:
     """Search for so many seconds, or for so many tries with each seed. `told` hears of it five times a second, and
 
-    ends it by returning false. `begin` is a plan to start from. Raises `Miscounted` rather than return a plan about
-    which engine and checker differ.
+    ends it by returning false. `begin` is a plan to start from, `focus` names events with which half of the tries are.
+    Raises `Miscounted` rather than return a plan about which engine and checker differ.
     """
     if (seconds is None) == (steps is None):
         raise ValueError("either seconds or steps")
     if not problem.events:
         return Solved({}, [], costs(problem, {}), 0.0, 0, seeds[0], 0.0)
     how = schedule or schedule_for(problem)
-    states = [State(problem, seed, hard=how.hard) for seed in seeds]
+    states = [State(problem, seed, hard=how.hard, focus=focus) for seed in seeds]
     for state in states:
         state.begin(begin)
     if told is not None and not told(Progress(0.0, *states[0].best, {}, 0, compiling=True)):
