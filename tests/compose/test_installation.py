@@ -207,6 +207,18 @@ def test_everything_comes_back_after_a_restart(played: str, installation: Instal
     assert len(answer.json()["items"]) == 37
 
 
+def test_rotated_passwords_are_brought_to_broker_and_database(played: str, installation: Installation) -> None:
+    before = installation.secrets()
+    for name in ("kafka-scheduling", "mongo-scheduling"):
+        installation.run("init", "ops.init", "rotate", name)
+    after = installation.secrets()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"kafka-scheduling", "mongo-scheduling"}
+    of_scheduling = ("database", "scheduling-prepare", "scheduling-api", "scheduling-worker")
+    installation.up("--force-recreate", "--no-deps", "--scale", "scheduling-worker=3", *of_scheduling)
+    assert [one for one in told_by_doctor(installation) if one[2] == "bad"] == []
+
+
 def told_by_doctor(installation: Installation) -> list[tuple[str, str, str]]:
     """Each part and whether it is well, once the groups are read again."""
     deadline = time.monotonic() + 60

@@ -106,7 +106,7 @@ def test_preparing_without_the_administrators_rights_is_refused_at_once_by_the_b
     command = [sys.executable, "-m", "services.enrollment.app", "prepare"]
     refused = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert refused.returncode == 1
-    assert refused.stderr == "prepare: the broker refuses it (TOPIC_AUTHORIZATION_FAILED)\n"
+    assert refused.stderr == "prepare: the broker refuses it (CLUSTER_AUTHORIZATION_FAILED)\n"
 
 
 def test_the_broker_remembers_where_a_group_stood_for_sixty_days(stack: Stack) -> None:

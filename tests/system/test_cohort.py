@@ -444,7 +444,7 @@ async def test_what_is_saved_under_load_is_put_back_as_one_moment_and_nothing_ha
     restore = ("restore", str(saved), "--yes", "--database-admin")
     assert "agencies is not empty" in (await ops(there, *restore, administrator(stack, tmp_path)))[1]
 
-    other = Stack(tmp_path / "restored", apart=True)
+    other = Stack(tmp_path / "restored")
     kept = json.loads((stack.home / "secrets.json").read_text()) | {"ports": {}}
     other.home.mkdir()
     (other.home / "secrets.json").write_text(json.dumps(kept))
