@@ -38,6 +38,8 @@ CALLS_PER_SECOND = 60
 PARTITIONS = 4
 COMES_TO_POINT_SECONDS = 20.0
 DRAIN_SECONDS = 120.0
+PATIENCE = 8
+"""How often a trouble is given its time again until it is felt."""
 CLOCKS_APART_SECONDS = 50 * 60
 """By how much the clocks of two lives may differ; the broker itself refuses what is dated more than an hour ahead."""
 
@@ -253,11 +255,15 @@ class Storm:
         await asyncio.sleep(1)
         await self._caught_up()  # with what was committed since: so both are at work
         await trouble.begin()
-        self._took, self._refused = [], 0
         try:
-            await asyncio.sleep(self.trouble_seconds)
-            median = statistics.median(self._took) * 1000 if self._took else 0.0
-            suffered = Suffered(trouble.name, self.trouble_seconds, len(self._took), self._refused, round(median), 0)
+            for _ in range(PATIENCE):  # a disk may find room again: the trouble lasts until it is one
+                self._took, self._refused = [], 0
+                await asyncio.sleep(self.trouble_seconds)
+                median = statistics.median(self._took) * 1000 if self._took else 0.0
+                seconds, committed, refused = self.trouble_seconds, len(self._took), self._refused
+                suffered = Suffered(trouble.name, seconds, committed, refused, round(median), 0)
+                if trouble.mark == "backlog" or suffered.felt(trouble.mark):
+                    break
         finally:
             await trouble.end()
         over = time.monotonic()

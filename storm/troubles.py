@@ -125,6 +125,9 @@ class Full:
         return "standstill" if self.part == "mongo" else "backlog"
 
     async def begin(self) -> None:
+        if self.database:  # while it can still make a collection: what is written to it then fills the journal too
+            with MongoClient[dict[str, bytes]](own_servers(self.stack).mongo_uri) as client:
+                await asyncio.to_thread(client[self.database]["ballast"].insert_one, {"of": b""})
         await asyncio.to_thread(self._fill)
         self._filling.append(asyncio.create_task(self._keep_full()))
 
@@ -142,7 +145,7 @@ class Full:
                         ballast.write(b"\0" * size)
         if self.database:
             # It answers late before it says that it cannot.
-            with MongoClient[dict[str, bytes]](own_servers(self.stack).mongo_uri, timeoutMS=20_000) as client:
+            with MongoClient[dict[str, bytes]](own_servers(self.stack).mongo_uri, timeoutMS=4_000) as client:
                 for size in (1 << 18, 1 << 10):
                     with suppress(PyMongoError):
                         while not self._over.is_set():
