@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
 import uvicorn
@@ -39,7 +39,6 @@ T = TypeVar("T")
 
 VERSION = "0.2.0"
 FAILING_SECONDS = 30.0  # longer than a task that fails at once rests between two tries
-Role = Literal["api", "worker", "all"]
 _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}  # its own tells whole addresses
 
 log = structlog.get_logger("service")
@@ -82,6 +81,8 @@ class Service:
     indexes: Mapping[str, Sequence[IndexModel]] = field(default_factory=dict)
     settings: type[Settings] = Settings
     loops: Sequence[Loop] = ()
+    further: Mapping[str, Loop] = field(default_factory=dict)
+    """Processes beyond api and worker that it needs: role and what it does, besides saying how it is."""
     writes_prefix: str | None = None
     """Topics beyond its own that it writes: those whose names begin so."""
     ledger: ForwardLedger | None = None
@@ -104,7 +105,7 @@ class Service:
         self._equip(app, database, settings, self.routers)
         return app
 
-    def internal_app(self, database: Database, settings: Settings, work: Work | None = None) -> FastAPI:
+    def internal_app(self, database: Database, settings: Settings, work: Tasks | None = None) -> FastAPI:
         """What only neighbours and operators reach: health, metrics, internal routes."""
         app = _app(f"{self.name} (internal)")
         app.state.work = work
@@ -143,6 +144,8 @@ class Service:
                 default=[],
                 help="read this topic again from its beginning",
             )
+        for role, loop in self.further.items():
+            roles.add_parser(role, help=(loop.__doc__ or "").strip().splitlines()[0].rstrip("."))
         prepare = roles.add_parser("prepare", help="create indexes, topics and rights; safe to repeat")
         if self.prepare_agency:
             prepare.add_argument("--agency", metavar="CODE", action="append", default=[], help="topic, user and rights")
@@ -216,7 +219,7 @@ class Service:
         finally:
             await database.close()
 
-    async def run(self, role: Role, settings: Settings, *, rewind: Sequence[str] = ()) -> None:
+    async def run(self, role: str, settings: Settings, *, rewind: Sequence[str] = ()) -> None:
         """Be this role until SIGTERM or SIGINT."""
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -232,14 +235,18 @@ class Service:
 
     @asynccontextmanager
     async def running(
-        self, role: Role, settings: Settings, stopping: asyncio.Event, *, rewind: Sequence[str] = ()
-    ) -> AsyncIterator[Work | None]:
+        self, role: str, settings: Settings, stopping: asyncio.Event, *, rewind: Sequence[str] = ()
+    ) -> AsyncIterator[Tasks | None]:
         """The role's servers and tasks, for as long as the context lasts."""
         database = self.database(settings)
-        work = None if role == "api" else Work(self, database, settings, stopping, rewind)
+        work: Tasks | None = None
+        if role in self.further:
+            work = Tasks(self, database, settings, stopping, [self.further[role]])
+        elif role != "api":
+            work = Work(self, database, settings, stopping, rewind)
         places = [_listening("INTERNAL", settings.internal_host, settings.internal_port)]
         servers = [_server(self.internal_app(database, settings, work))]
-        if role != "worker":
+        if role in ("api", "all"):
             places.append(_listening("HTTP", settings.http_host, settings.http_port))
             servers.append(_server(self.public_app(database, settings)))
         serving = [asyncio.create_task(s.serve(sockets=[at])) for s, at in zip(servers, places, strict=True)]
@@ -264,43 +271,27 @@ def _tokens(service: str, settings: Settings) -> identity.Tokens:
     return identity.Tokens(settings.oidc_issuer, settings.client_id or service, secret)
 
 
-class Work:
-    """What a worker does: inbox, relay, timers and the service's own loops."""
+class Tasks:
+    """Loops that run until told to stop; one that ends by a bug is reported and begun again."""
 
     def __init__(
-        self,
-        service: Service,
-        database: Database,
-        settings: Settings,
-        stopping: asyncio.Event,
-        rewind: Sequence[str] = (),
+        self, service: Service, database: Database, settings: Settings, stopping: asyncio.Event, loops: Sequence[Loop]
     ) -> None:
-        self.service = service
         self.database = database
-        self.relay = outbox.Relay(database, settings.kafka(), lease_seconds=settings.lease_seconds)
-        self.intakes = worker.Intakes(service.consumers, database, settings.kafka(), settings.instance, rewind)
-        self._lease_seconds = settings.lease_seconds
-        self._stopping = stopping
         self.context = Context(database, settings, _tokens(service.name, settings), stopping)
+        self._stopping = stopping
+        self._loops = loops
         self._tasks: list[asyncio.Task[None]] = []
         self._failed_at: dict[str, float] = {}
 
     def start(self) -> None:
-        def fire() -> Coroutine[Any, Any, None]:
-            return self.service.timers.run(self.database, self._stopping, lease_seconds=self._lease_seconds)
-
-        self._go("relay", self.relay.run)
-        self._go("timers", fire)
-        self._go("intakes", lambda: self.intakes.run(self._stopping))
-        self._go("vitals", lambda: vitals.show(self.database, self.intakes, self._stopping))
-        for loop in self.service.loops:
+        for loop in self._loops:
             self._go(loop.__name__, lambda loop=loop: loop(self.context))  # type: ignore[misc]
 
     def _go(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tasks.append(asyncio.create_task(self._tend(name, work), name=name))
 
     async def _tend(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """A task that ends by a bug is reported and begun again; the process goes on."""
         pause = 0.5
         while not self._stopping.is_set():
             try:
@@ -314,13 +305,53 @@ class Work:
                 pause = min(10.0, pause * 2)
 
     async def stop(self) -> None:
-        """Finish batches and commits first, then stop publishing. What is not yet published lies in the outbox."""
-        await self.intakes.stop()
-        self.relay.stop()
+        """Let the tasks end what they are at; what takes longer is cancelled."""
         _, late = await asyncio.wait(self._tasks, timeout=5) if self._tasks else (set(), set())
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+    async def quiet(self) -> dict[str, Any]:
+        """Whether anything is still to be done here."""
+        pending = {name: await ask() for name, ask in self.context.pending.items()}
+        return {"quiet": not any(pending.values()), "pending": pending}
+
+    def state(self) -> dict[str, Any]:
+        return {"tasks_failing": [n for n, at in self._failed_at.items() if time.monotonic() < at + FAILING_SECONDS]}
+
+
+class Work(Tasks):
+    """What a worker does: inbox, relay, timers and the service's own loops."""
+
+    def __init__(
+        self,
+        service: Service,
+        database: Database,
+        settings: Settings,
+        stopping: asyncio.Event,
+        rewind: Sequence[str] = (),
+    ) -> None:
+        super().__init__(service, database, settings, stopping, service.loops)
+        self.service = service
+        self.relay = outbox.Relay(database, settings.kafka(), lease_seconds=settings.lease_seconds)
+        self.intakes = worker.Intakes(service.consumers, database, settings.kafka(), settings.instance, rewind)
+        self._lease_seconds = settings.lease_seconds
+
+    def start(self) -> None:
+        def fire() -> Coroutine[Any, Any, None]:
+            return self.service.timers.run(self.database, self._stopping, lease_seconds=self._lease_seconds)
+
+        self._go("relay", self.relay.run)
+        self._go("timers", fire)
+        self._go("intakes", lambda: self.intakes.run(self._stopping))
+        self._go("vitals", lambda: vitals.show(self.database, self.intakes, self._stopping))
+        super().start()
+
+    async def stop(self) -> None:
+        """Finish batches and commits first, then stop publishing. What is not yet published lies in the outbox."""
+        await self.intakes.stop()
+        self.relay.stop()
+        await super().stop()
 
     async def quiet(self) -> dict[str, Any]:
         """Whether anything is still on its way through this worker."""
@@ -344,7 +375,7 @@ class Work:
             "consuming": self.intakes.started and all(intake.alive for intake in self.intakes.groups),
             "outbox_oldest_seconds": round(self.relay.oldest_seconds, 3),
             "topics_held": {topic: round(age, 1) for topic, age in self.relay.held.items()},
-            "tasks_failing": [name for name, at in self._failed_at.items() if time.monotonic() < at + FAILING_SECONDS],
+            **super().state(),
         }
 
 
@@ -366,7 +397,7 @@ async def ready(request: Request, response: Response, caller: Annotated[None, id
     is_ready = bool(state["database"])
     if (work := request.app.state.work) is not None:
         state |= work.state()
-        is_ready = is_ready and state["consuming"] and not state["tasks_failing"]
+        is_ready = is_ready and state.get("consuming", True) and not state["tasks_failing"]
     response.status_code = 200 if is_ready else 503
     return {"status": "ready" if is_ready else "waiting", **state}
 

@@ -44,6 +44,7 @@ PORTS = {
     # The worker has the address that neighbours and the player of a scenario know.
     **{f"{service}-api": (f"{service}-http", f"{service}-api-internal") for service in SERVICES},
     **{f"{service}-worker": (f"{service}-internal",) for service in SERVICES},
+    "scheduling-solver": ("scheduling-solver",),  # started by itself: no stack waits for its compiler
 }
 """The ports of each part by name; `PORT_KAFKA_CONTROLLER` in the environment sets that of `kafka-controller`."""
 # Chosen ports lie below those that systems give to outgoing connections (from 32768 on): among them, any client's

@@ -28,6 +28,7 @@ def main() -> int:
     some = up.add_mutually_exclusive_group()
     some.add_argument("--only", metavar="PARTS", help=f"these, separated by commas: {', '.join(_PARTS)}")
     some.add_argument("--without-services", action="store_true", help="broker, database, mail and issuer")
+    up.add_argument("--with-solver", action="store_true", help="also the process that looks for better timetables")
     up.add_argument(
         "--virtual-clock",
         type=datetime.fromisoformat,
@@ -71,6 +72,9 @@ def _run(arguments: argparse.Namespace, stack: Stack) -> int:
             if arguments.only:
                 parts = tuple(arguments.only.split(","))
             started = stack.up(parts, virtual_clock=arguments.virtual_clock)
+            if arguments.with_solver:
+                stack.start_part("scheduling-solver")
+                started.append("scheduling-solver")
             seconds = time.monotonic() - began
             print(f"started {', '.join(started)} in {seconds:.1f} s" if started else "everything runs already")
             print(f"gateway {stack.endpoints['gateway']}; all addresses: {stack.home / 'endpoints.json'}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.scheduling import commands, domain, store
-from services.scheduling.domain import Room, Roster, Schedule, Session, Span, Trainer
+from services.scheduling.domain import Room, Roster, Schedule, Search, Session, Span, Trainer
 from shared.contracts import Code
 from shared.contracts.scheduling import AttendanceStatus, ModulePlan, RescheduleReason, SessionMode
 from shared.errors import IdTaken, NotFound, PreconditionFailed
@@ -234,6 +234,60 @@ async def schedule(schedule_id: Id, caller: Organiser, db: Db) -> ScheduleView:
 async def publish(schedule_id: Id, caller: Organiser, db: Db) -> ScheduleView:
     """Put a draft in force: everything is reserved and every session announced, or nothing."""
     return ScheduleView.model_validate(await commands.publish(schedule_id, db))
+
+
+class SearchBody(Body):
+    """For which cohort, and how long to look: more seconds, better timetables."""
+
+    cohort_id: Id
+    seconds: int = Field(default=20, ge=1, le=600)
+
+
+class SearchView(View):
+    id: Id
+    cohort_id: Id
+    seconds: int
+    status: domain.SearchStatus
+    stopping: bool
+    progress: domain.SearchProgress | None
+    adopted: bool
+    reason: str | None
+    missing: dict[str, Any]
+
+
+@router.put(
+    "/v1/schedules/{schedule_id}/search",
+    status_code=202,
+    responses=problems(
+        domain.CohortUnknown, domain.CohortCancelled, domain.AlreadyPublished, domain.SearchUnderWay, IdTaken
+    ),
+    tags=["schedules"],
+)
+async def ask_search(
+    schedule_id: ClientId, body: SearchBody, asked: Asked, caller: Organiser, response: Response, db: Db
+) -> SearchView:
+    """Have a better timetable looked for: trainers' loads even, one trainer for a module, no idle hours.
+
+    What is found becomes the draft of this id when it is better. The same request again is answered 200 with how far
+    the search is.
+    """
+    kept, new = await commands.ask_search(schedule_id, body.cohort_id, body.seconds, asked, db)
+    response.status_code = 202 if new else 200
+    return SearchView.model_validate(kept)
+
+
+@router.get("/v1/schedules/{schedule_id}/search", responses=problems(NotFound), tags=["schedules"])
+async def search(schedule_id: Id, caller: Organiser, db: Db) -> SearchView:
+    """How far a search is: clashes and cost of the best timetable so far, by rule; or why there is none."""
+    if (found := await db.get(Search, schedule_id)) is None:
+        raise NotFound
+    return SearchView.model_validate(found)
+
+
+@router.delete("/v1/schedules/{schedule_id}/search", responses=problems(NotFound), tags=["schedules"])
+async def stop_search(schedule_id: Id, caller: Organiser, db: Db) -> SearchView:
+    """End a search now, with the best that it has found. One that has ended stays as it is."""
+    return SearchView.model_validate(await commands.stop_search(schedule_id, db))
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------

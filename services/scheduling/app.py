@@ -1,8 +1,16 @@
-"""`python -m services.scheduling.app api|worker|all|prepare|redrive`"""
+"""`python -m services.scheduling.app api|worker|solver|all|prepare|redrive`"""
 
 from services.scheduling import api, store
 from services.scheduling.consumers import consumer
-from shared.service import Service
+from shared.service import Context, Service
+
+
+async def solver(context: Context) -> None:
+    """Look for better timetables, where that was asked for."""
+    from services.scheduling.solving import solve_searches  # numba and OR-Tools: no other process loads them
+
+    await solve_searches(context)
+
 
 service = Service(
     name="scheduling",
@@ -10,6 +18,7 @@ service = Service(
     routers=[api.router],
     consumers=[consumer],
     indexes=store.INDEXES,
+    further={"solver": solver},
 )
 
 if __name__ == "__main__":

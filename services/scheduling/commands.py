@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from services.scheduling import domain, store, timetable
 from services.scheduling.domain import (
@@ -16,15 +18,18 @@ from services.scheduling.domain import (
     Room,
     Roster,
     Schedule,
+    Search,
+    SearchProgress,
     Session,
     Trainer,
 )
 from services.scheduling.solver.check import check, costs
 from services.scheduling.solver.placement import NoPlacement
-from services.scheduling.solver.problem import Placement, Problem
+from services.scheduling.solver.problem import Placement, Plan, Problem, Season
 from shared import clock, reference
 from shared.contracts.scheduling import AttendanceStatus, ModulePlan, RescheduleReason, SessionMode
 from shared.domain import Seen, expect_revision, same_request
+from shared.errors import IdTaken, Rejected
 from shared.mongo import Database, Transaction
 
 
@@ -150,6 +155,34 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
     if known := await database.get(Schedule, schedule_id):
         same_request(known.asked, asked)
         return known, False
+    work_to_do = await to_place(cohort_id, database)
+    try:
+        plan = await asyncio.to_thread(timetable.solve, work_to_do.problem)
+    except NoPlacement as error:
+        raise domain.NotPlaceable(module=error.cls, rule=error.rule, candidates=error.candidates) from None
+    schedule = drafted(schedule_id, work_to_do, plan, asked)
+
+    async def work(tx: Transaction) -> tuple[Schedule, bool]:
+        if known := await tx.load(Schedule, schedule_id):
+            same_request(known.asked, asked)
+            return known, False
+        return tx.save(schedule), True
+
+    return await database.transaction(work)
+
+
+@dataclass(frozen=True, slots=True)
+class ToPlace:
+    """What is to be placed for a cohort: its stages on the calendar, and the problem with what is free now."""
+
+    roster: Roster
+    grid: timetable.Grid
+    stages: list[timetable.StageDays]
+    problem: Problem
+
+
+async def to_place(cohort_id: str, database: Database) -> ToPlace:
+    """A cohort's timetable as a problem. Raises what `draft` does but for `IdTaken`, where no search would help."""
     roster = await database.get(Roster, cohort_id)
     if roster is None or roster.starts_on is None or roster.curriculum_version is None:
         raise domain.CohortUnknown
@@ -163,15 +196,26 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
         raise domain.NoRoomLargeEnough(modules=modules, size=len(roster.active))
     if missing := timetable.shortages(problem):
         raise domain.NotPlaceable(shortages=[{"rule": m.rule, "of": m.name, "short_by_jp": m.slots} for m in missing])
-    try:
-        plan = await asyncio.to_thread(timetable.solve, problem)
-    except NoPlacement as error:
-        raise domain.NotPlaceable(module=error.cls, rule=error.rule, candidates=error.candidates) from None
-    sessions = timetable.dated(grid, problem, plan)
-    schedule = Schedule(
+    return ToPlace(roster, grid, placed, problem)
+
+
+async def calendar_of(cohort_id: str, database: Database) -> Season:
+    """A cohort's stages on the calendar as a problem of days, to ask why they do not fit."""
+    roster = await database.get(Roster, cohort_id)
+    if roster is None or roster.starts_on is None or roster.ends_on is None:
+        raise domain.CohortUnknown
+    years = range(roster.starts_on.year, roster.ends_on.year + 1)
+    closed = frozenset().union(*(reference.holidays("id", year) for year in years))
+    return timetable.calendar(_curriculum(roster), roster.starts_on, roster.ends_on, closed)
+
+
+def drafted(schedule_id: str, given: ToPlace, plan: Plan, asked: str) -> Schedule:
+    """A plan as a draft."""
+    sessions = timetable.dated(given.grid, given.problem, plan)
+    return Schedule(
         id=schedule_id,
-        cohort_id=cohort_id,
-        curriculum_version=roster.curriculum_version,
+        cohort_id=given.roster.id,
+        curriculum_version=given.roster.curriculum_version or "",
         sessions=[
             PlannedSession(
                 event=s.event,
@@ -186,20 +230,12 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
             )
             for s in sessions
         ],
-        modules=_module_plans(grid, placed, sessions),
-        first_day=placed[0].first,
-        last_day=placed[-1].last,
-        cost=costs(problem, plan),
+        modules=_module_plans(given.grid, given.stages, sessions),
+        first_day=given.stages[0].first,
+        last_day=given.stages[-1].last,
+        cost=costs(given.problem, plan),
         asked=asked,
     )
-
-    async def work(tx: Transaction) -> tuple[Schedule, bool]:
-        if known := await tx.load(Schedule, schedule_id):
-            same_request(known.asked, asked)
-            return known, False
-        return tx.save(schedule), True
-
-    return await database.transaction(work)
 
 
 def _module_plans(
@@ -223,6 +259,93 @@ def _module_plans(
             )
         )
     return plans
+
+
+# --- searching ---------------------------------------------------------------------------------------------------
+
+
+async def ask_search(
+    schedule_id: str, cohort_id: str, seconds: int, asked: str, database: Database
+) -> tuple[Search, bool]:
+    """Have a better timetable looked for, which then is the draft of this id; and whether that is new.
+
+    Raises `CohortUnknown`, `CohortCancelled`, `AlreadyPublished`, `SearchUnderWay`, and `IdTaken` for another cohort's.
+    """
+
+    async def work(tx: Transaction) -> tuple[Search, bool]:
+        await _roster(tx, cohort_id)
+        schedule = await tx.load(Schedule, schedule_id)
+        known = await tx.load(Search, schedule_id)
+        if known is not None and known.asked == asked:
+            return known, False
+        if any(one is not None and one.cohort_id != cohort_id for one in (known, schedule)):
+            raise IdTaken
+        if schedule is not None and schedule.status is domain.ScheduleStatus.PUBLISHED:
+            raise domain.AlreadyPublished(schedule_id=schedule_id)
+        if known is not None and not known.over:
+            raise domain.SearchUnderWay
+        given: dict[str, Any] = {"cohort_id": cohort_id, "seconds": seconds, "asked": asked, "asked_at": clock.now()}
+        if known is not None:
+            return tx.save(known.but(**given, **domain.NOT_BEGUN)), True
+        return tx.save(Search(id=schedule_id, **given)), True
+
+    return await database.transaction(work)
+
+
+async def stop_search(schedule_id: str, database: Database) -> Search:
+    """End a search with the best that it has found. Raises `NotFound`."""
+
+    async def work(tx: Transaction) -> Search:
+        search = await tx.require(Search, schedule_id)
+        return search if search.over or search.stopping else tx.save(search.but(stopping=True))
+
+    return await database.transaction(work)
+
+
+async def note_progress(schedule_id: str, progress: SearchProgress, database: Database) -> bool:
+    """Tell how far a search is; returns whether it is to go on."""
+
+    async def work(tx: Transaction) -> bool:
+        search = await tx.require(Search, schedule_id)
+        if not search.over:
+            tx.save(search.but(status=domain.SearchStatus.SEARCHING, progress=progress))
+        return not search.stopping
+
+    return await database.transaction(work)
+
+
+async def give_up(schedule_id: str, refusal: Rejected, database: Database) -> None:
+    """A search that ends without a timetable, and why."""
+
+    async def work(tx: Transaction) -> None:
+        search = await tx.require(Search, schedule_id)
+        told = {"reason": refusal.code, "missing": dict(refusal.members)}
+        tx.save(search.but(status=domain.SearchStatus.FAILED, **told))
+
+    await database.transaction(work)
+
+
+async def adopt(schedule_id: str, given: ToPlace, plan: Plan, database: Database) -> bool:
+    """Make what a search has found the draft, unless that is as good already; returns whether it did.
+
+    A timetable in force is never replaced. Raises `AlreadyPublished`.
+    """
+
+    async def work(tx: Transaction) -> bool:
+        search = await tx.require(Search, schedule_id)
+        known = await tx.load(Schedule, schedule_id)
+        if known is not None and known.status is domain.ScheduleStatus.PUBLISHED:
+            raise domain.AlreadyPublished(schedule_id=schedule_id)
+        found = drafted(schedule_id, given, plan, search.asked)
+        adopted = known is None or sum(found.cost.values()) < sum(known.cost.values())
+        if known is None:
+            tx.save(found)
+        elif adopted:
+            tx.save(known.but(**{name: getattr(found, name) for name in domain.PLANNED}))
+        tx.save(search.but(status=domain.SearchStatus.DONE, adopted=adopted))
+        return adopted
+
+    return await database.transaction(work)
 
 
 # --- publishing --------------------------------------------------------------------------------------------------

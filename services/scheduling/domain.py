@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -70,6 +70,10 @@ class DraftOutdated(Rejected):
 
 class AlreadyPublished(Rejected):
     """The cohort has a timetable in force."""
+
+
+class SearchUnderWay(Rejected):
+    """Another search for this timetable has not ended; stop it first."""
 
 
 class AlreadyReserved(Rejected):
@@ -254,6 +258,55 @@ class Schedule(State):
     last_day: date
     cost: dict[str, int] = Field(default={}, description="by soft rule, S1 to S6, as the checker counts it")
     asked: str
+
+
+class SearchStatus(StrEnum):
+    ASKED = "asked"
+    SEARCHING = "searching"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class SearchProgress(BaseModel):
+    """How far a search is: clashes and cost of the best timetable so far, by soft rule as the checker counts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    phase: Literal["compiling", "searching"]
+    seconds: float = 0.0
+    clashes: int = 0
+    cost: int = 0
+    by_rule: dict[str, int] = {}
+    tries: int = 0
+
+
+class Search(State):
+    """That a better timetable is looked for; it has the id of the draft that it will become."""
+
+    collection: ClassVar[str] = "searches"
+
+    cohort_id: Id
+    seconds: int
+    asked: str
+    asked_at: datetime
+    status: SearchStatus = SearchStatus.ASKED
+    stopping: bool = False
+    progress: SearchProgress | None = None
+    adopted: bool = False
+    reason: str | None = Field(default=None, description="why there is no timetable: the code of the error")
+    missing: dict[str, Any] = {}
+
+    @property
+    def over(self) -> bool:
+        return self.status in (SearchStatus.DONE, SearchStatus.FAILED)
+
+
+NOT_BEGUN: dict[str, Any] = {
+    "status": SearchStatus.ASKED, "stopping": False, "progress": None, "adopted": False, "reason": None, "missing": {},
+}  # fmt: skip
+"""What a search is like that is asked for once more."""
+PLANNED = ("curriculum_version", "sessions", "modules", "first_day", "last_day", "cost")
+"""What of a draft is the plan's."""
 
 
 class Reserved(BaseModel):

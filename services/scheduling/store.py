@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from pymongo import ASCENDING, IndexModel
 
-from services.scheduling.domain import Attendance, LearningGroup, ResourceDay, Room, Roster, Session, Trainer
+from services.scheduling.domain import (
+    Attendance,
+    LearningGroup,
+    ResourceDay,
+    Room,
+    Roster,
+    Search,
+    SearchStatus,
+    Session,
+    Trainer,
+)
 from services.scheduling.domain import group_id as group_id_of
 from shared.mongo import Database, Transaction
 
 INDEXES = {
     "sessions": [IndexModel([("cohort_id", ASCENDING), ("starts_at", ASCENDING)])],
     "attendance": [IndexModel([("session_id", ASCENDING)])],
+    "searches": [IndexModel([("status", ASCENDING), ("asked_at", ASCENDING)])],
     "resource_days": [IndexModel([("day", ASCENDING)])],
 }
 
@@ -32,6 +43,12 @@ async def groups_of(database: Database, roster: Roster) -> list[LearningGroup]:
 async def groups_in(tx: Transaction, roster: Roster) -> list[LearningGroup]:
     ids = [group_id_of(roster.id, n) for n in range(1, roster.group_count + 1)]
     return sorted((await tx.load_many(LearningGroup, ids)).values(), key=lambda g: g.number)
+
+
+async def open_searches(database: Database) -> list[Search]:
+    """Searches that have not ended, the longest waiting first."""
+    open_ = [SearchStatus.ASKED.value, SearchStatus.SEARCHING.value]
+    return await database.query(Search, {"status": {"$in": open_}}, sort=[("asked_at", 1), ("_id", 1)])
 
 
 async def trainers(database: Database) -> list[Trainer]:

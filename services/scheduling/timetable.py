@@ -6,14 +6,14 @@ Pure: holidays, trainers and rooms are given. Source of the stages and their len
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from services.scheduling.solver.placement import Shortage, place
-from services.scheduling.solver.placement import shortages as _shortages
-from services.scheduling.solver.problem import Event, Placement, Plan, Problem
+from services.scheduling.solver import prechecks
+from services.scheduling.solver.placement import place
+from services.scheduling.solver.problem import Event, Placement, Plan, Problem, Season, Weights
 from shared.reference import Curriculum, Module, Stage
 
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -119,6 +119,42 @@ def stages(curriculum: Curriculum, starts_on: date, ends_on: date, holidays: Ite
         late = next(found for found in placed if found.last > last_day)
         raise NoRoomInCalendar(late.stage.code, (placed[-1].last - last_day).days, last_day, lost)
     return placed
+
+
+def calendar(curriculum: Curriculum, starts_on: date, ends_on: date, holidays: Iterable[date]) -> Season:
+    """The stages as a problem of days, to ask why they do not fit: a slot is a day, a day of the problem a week.
+
+    A training day is an event of its stage on one working day; days at the workplace are events on any day; a stage
+    that lies in one week is one event. A holiday is an absence of the cohort, so that it can be named as a reason.
+    """
+    monday = starts_on - timedelta(days=starts_on.weekday())
+    last_day = min(ends_on, starts_on + timedelta(weeks=curriculum.weeks.value) - timedelta(days=1))
+    every = [monday + timedelta(days=n) for n in range(-(-((last_day - monday).days + 1) // 7) * 7)]
+    within = [n for n, day in enumerate(every) if starts_on <= day <= last_day]
+    working = [n for n in within if _WEEKDAYS[every[n].weekday()] in curriculum.working_days.value]
+    events: list[Event] = []
+    for stage in curriculum.stages:
+        name, count = stage.code, stage.days.value
+        if stage.one_week:
+            starts = tuple(n for n in working if set(range(n, n + count)) <= set(working) and n % 7 + count <= 7)
+            events.append(Event(f"{name}/1", name, count, starts, groups=("cohort",)))
+        else:
+            own = tuple(working if stage.kind == "training-days" else within)
+            events += [Event(f"{name}/{n + 1}", name, 1, own, groups=("cohort",)) for n in range(count)]
+    closed = frozenset(n for n in working if every[n] in frozenset(holidays))
+    for stage in curriculum.stages:
+        if stage.kind != "training-days":  # one is at the workplace on holidays, too
+            events = [replace(e, groups=("workplace",)) if e.cls == stage.code else e for e in events]
+    problem = Problem(
+        days=len(every) // 7,
+        slots_per_day=7,
+        days_per_week=1,
+        events=tuple(events),
+        group_busy={"cohort": closed},
+        arcs=tuple((one.code, other.code) for one, other in pairwise(curriculum.stages)),
+        weights=Weights(idle=0, long_day=0),
+    )
+    return Season(problem, tuple(day.isoformat() for day in every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +308,9 @@ def unhoused(given: Problem) -> list[str]:
     return sorted({e.cls for e in given.events if all(given.seats.get(r, 0) < e.size for r in e.rooms)})
 
 
-def shortages(given: Problem) -> list[Shortage]:
+def shortages(given: Problem) -> list[prechecks.Shortage]:
     """What makes a timetable impossible, seen without any search: named rule, module or group, and the missing JP."""
-    return _shortages(given)
+    return prechecks.shortages(given)
 
 
 def solve(given: Problem) -> Plan:

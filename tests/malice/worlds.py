@@ -22,6 +22,7 @@ from services.notification.app import service as notification_service
 from services.notification.consumers import consumer as notifying_consumer
 from services.notification.domain import Message
 from services.notification.feed import consumer as feeding_consumer
+from services.scheduling import commands as teaching
 from services.scheduling.app import service as scheduling_service
 from shared.contracts.assessment import ProjectStage
 from shared.mongo import Database, Transaction
@@ -124,6 +125,9 @@ async def scheduling(database: Database) -> World:
     await taught.staff(database)
     sessions = await taught.published(database, story)
     over = taught.of_module(sessions, "bela-negara")[0]
+    searched = uid(9, 2)
+    with clock_at(taught.BEFORE):
+        await teaching.ask_search(searched, story.cohort_id, 1, "asked", database)
     trainer = over.trainer_ids[0]
     return World(
         scheduling_service,
@@ -151,6 +155,7 @@ async def scheduling(database: Database) -> World:
             "PUT /v1/rooms/{room_id}": {"kind": "virtual", "seats": 40},
             "PUT /v1/cohorts/{cohort_id}/groups": {"coach_ids": story.coaches, "examiner_ids": story.examiners},
             "PUT /v1/schedules/{schedule_id}": {"cohort_id": story.cohort_id},
+            "PUT /v1/schedules/{schedule_id}/search": {"cohort_id": story.cohort_id, "seconds": 1},
             "PUT /v1/sessions/{session_id}/time": {
                 "starts_at": sessions[-1].starts_at.isoformat(),
                 "reason_code": "organiser",
@@ -163,6 +168,9 @@ async def scheduling(database: Database) -> World:
         },
         {
             "PUT /v1/schedules/{schedule_id}": {"schedule_id": uid(7, 2)},
+            "PUT /v1/schedules/{schedule_id}/search": {"schedule_id": uid(8, 2)},
+            "GET /v1/schedules/{schedule_id}/search": {"schedule_id": searched},
+            "DELETE /v1/schedules/{schedule_id}/search": {"schedule_id": searched},
             "PUT /v1/sessions/{session_id}/time": {"session_id": sessions[-1].id},
         },
         {"GET /v1/cohorts/{cohort_id}/groups": story.coaches[0]},

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from services.scheduling import timetable
 from services.scheduling.solver.check import Violation, check, costs
-from services.scheduling.solver.placement import NoPlacement, place, shortages
+from services.scheduling.solver.placement import NoPlacement, place
+from services.scheduling.solver.prechecks import shortages
 from services.scheduling.solver.problem import Event, Pin, Placement, Problem
 from services.scheduling.timetable import Grid, NoRoomInCalendar, Room, StageDays, Trainer
 from shared import reference
@@ -295,6 +296,7 @@ def test_the_checker_shares_no_code_with_the_placement() -> None:
         "Violation",
         "check",
         "costs",
+        "FROM_TARGET",
         "LONG_DAY",
     }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Annotated, Any, NoReturn
@@ -17,9 +19,12 @@ from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from services.scheduling.solver import bench as benchmark
-from services.scheduling.solver import cbctt, generator
+from services.scheduling.solver import cbctt, explain, files, generator, repair
+from services.scheduling.solver.anneal import Impossible
+from services.scheduling.solver.generator import Disruption, disrupted
 from services.scheduling.solver.picture import week_grid
-from services.scheduling.solver.problem import Plan, Problem
+from services.scheduling.solver.prechecks import shortages
+from services.scheduling.solver.problem import Plan, Problem, Season
 from services.scheduling.solver.search import Progress, Solved, solve
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -45,19 +50,17 @@ def solve_file(
     of: Of = "",
     as_json: AsJson = False,
 ) -> None:
-    """Solve a `.ctt` or `.ectt` file."""
-    try:
-        instance = cbctt.read(file)
-    except cbctt.Malformed as error:
-        _end(str(error))
-    problem = instance.problem
-    chosen = list(range(seed, seed + seeds))
-    with _watched(instance.name) as told:
-        solved = solve(problem, seconds=None if steps else seconds, steps=steps, seeds=chosen, told=told)
-    if out is not None:
+    """Solve a `.ctt` or `.ectt` file of the public benchmark, or a problem in `.json`."""
+    instance = _instance(file) if file.suffix != ".json" else None
+    season = Season(instance.problem) if instance is not None else _season(file)
+    name = instance.name if instance is not None else file.stem
+    solved = _solved(name, season.problem, None if steps else seconds, steps, range(seed, seed + seeds))
+    if out is not None and instance is not None:
         out.write_text(instance.solution(solved.plan))
-    _draw(plot, of, problem, solved.plan)
-    _tell(instance.name, problem, solved, as_json)
+    elif out is not None:
+        files.write_plan(out, solved.plan)
+    _draw(plot, of, season.problem, solved.plan)
+    _tell(name, season.problem, solved, as_json)
 
 
 @app.command("bench")
@@ -122,6 +125,8 @@ def cohorts(
     instance: Annotated[int, typer.Option(help="Seed of the made-up problem.")] = 1,
     seconds: Seconds = 60,
     seeds: Seeds = 2,
+    save: Annotated[Path | None, typer.Option(help="Where the problem goes, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the plan goes, as JSON.")] = None,
     plot: Plot = None,
     of: Of = "",
     as_json: AsJson = False,
@@ -129,10 +134,119 @@ def cohorts(
     """Make up cohorts of 60 sessions each, and place them."""
     size = generator.Size(cohorts, trainers, virtual_rooms, physical_rooms, weeks)
     problem = generator.cohorts(size, instance)
-    with _watched(f"{cohorts} cohorts") as told:
-        solved = solve(problem, seconds=seconds, seeds=list(range(seeds)), told=told)
+    if save is not None:
+        files.write(save, Season(problem))
+    solved = _solved(f"{cohorts} cohorts", problem, seconds, None, range(seeds))
+    if out is not None:
+        files.write_plan(out, solved.plan)
     _draw(plot, of, problem, solved.plan)
     _tell(f"{cohorts} cohorts, instance {instance}", problem, solved, as_json)
+
+
+@app.command("replan")
+def replan(
+    file: Annotated[Path, typer.Argument(help="The problem as it is now, or as it was with --disruption.")],
+    plan: Annotated[Path, typer.Argument(help="The published plan.")],
+    disruption: Annotated[
+        Disruption | None, typer.Option(help="The busiest trainer away, room closed, or day a holiday, made up.")
+    ] = None,
+    frozen_before: Annotated[
+        int, typer.Option(min=0, help="What is published for an earlier day is a fact, and stays.")
+    ] = 0,
+    seconds: Seconds = 15,
+    offers: Annotated[bool, typer.Option(help="Also plans with more changes and better quality.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Where the plan with the fewest changes goes, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repair a published plan with as few changes as can be, and offer alternatives; replaces nothing."""
+    season = _season(file)
+    try:
+        published = files.read_plan(plan, season.problem)
+    except files.Malformed as error:
+        _end(str(error))
+    problem = season.problem if disruption is None else disrupted(season.problem, published, disruption)
+    if frozen_before:
+        problem = repair.frozen(problem, published, frozen_before)
+    try:
+        if offers:
+            found = repair.alternatives(problem, published, seconds=seconds)
+        else:
+            found = [repair.repair(problem, published, seconds=seconds)]
+    except repair.NotRepaired as error:
+        for short in shortages(problem):
+            print(short, file=sys.stderr)
+        _end(f"not repaired: {error}")
+    if out is not None:
+        files.write_plan(out, found[0].plan)
+    told = [_offer(Season(problem, season.slot_names), published, one) for one in found]
+    if as_json:
+        print(json.dumps(told, indent=1))
+        return
+    for number, one in enumerate(told, 1):
+        changes = one.pop("changes")
+        print(f"plan {number}: " + ", ".join(f"{what} {value}" for what, value in one.items()))
+        for change in changes:
+            print(f"    {change}")
+
+
+def _offer(season: Season, published: Plan, offer: repair.Repaired) -> dict[str, Any]:
+    changes = repair.difference(season.problem, published, offer.plan)
+    seen = repair.touched(season.problem, changes)
+
+    def told(change: repair.Change) -> str:
+        pairs = (
+            (season.named(change.before.start), season.named(change.after.start)),
+            (change.before.trainer, change.after.trainer),
+            (change.before.room, change.after.room),
+        )
+        return f"{change.event.id}: " + "; ".join(f"{was} -> {now}" for was, now in pairs if was != now)
+
+    return {
+        "broken": len(offer.broken),
+        "changed": len(offer.changed),
+        "fewest shown": offer.minimal,
+        "cost": offer.cost,
+        "by rule": dict(offer.by_rule),
+        "how": offer.how,
+        "without a clash after": round(offer.clash_free_after, 2),
+        "seconds": round(offer.seconds, 2),
+        **{f"{what} touched": dict(sorted(counted.items())) for what, counted in seen.items()},
+        "changes": [told(change) for change in changes],
+    }
+
+
+@app.command("explain")
+def explain_file(
+    file: Path,
+    seconds: Seconds = 20,
+    closed: Annotated[
+        list[int] | None, typer.Option(help="Slots on which no group may be there, as if they had become holidays.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why a problem has no plan: what is short, and the smallest set of rules that clash. Exit 1 when one was found."""
+    season = Season(_instance(file).problem) if file.suffix != ".json" else _season(file)
+    problem = season.problem
+    if closed:
+        groups = {group for event in problem.events for group in event.groups}
+        busy = {group: problem.group_busy.get(group, frozenset()) | frozenset(closed) for group in sorted(groups)}
+        problem = replace(problem, group_busy=busy)
+    reason = explain.explain(problem, seconds=seconds)
+    words = [rule.words(season.named) for rule in reason.rules]
+    if as_json:
+        told = {"clash": words, "smallest": reason.smallest, "short": [str(one) for one in reason.shortages]}
+        print(json.dumps(told | {"feasible": reason.feasible}))
+    else:
+        for short in reason.shortages:
+            print(f"short: {short}")
+        if words:
+            print("these cannot all be kept" + (", and no fewer clash:" if reason.smallest else ":"))
+            print("\n".join(f"  - {one}" for one in words))
+        elif reason.feasible:
+            print("there is a plan")
+        elif not reason.shortages:
+            print("no reason was found in the time; that promises no plan")
+    raise typer.Exit(int(bool(words or reason.shortages)))
 
 
 def quality(problem: Problem, plan: Plan) -> dict[str, Any]:
@@ -167,10 +281,16 @@ class _watched:
         columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(name, total=None, told="")
+        self._interrupted = False
+        self._before: Any = None
 
     def __enter__(self) -> Callable[[Progress], bool]:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
         self._bar.start()
         return self._told
+
+    def _interrupt(self, *_: object) -> None:
+        self._interrupted = True
 
     def _told(self, seen: Progress) -> bool:
         if seen.compiling:
@@ -179,10 +299,38 @@ class _watched:
             rules = " ".join(f"{rule} {cost}" for rule, cost in seen.by_rule.items())
             words = f"{seen.clashes} clashes, cost {seen.cost // 100} ({rules}), {seen.moves / 1e6:.0f} M moves"
         self._bar.update(self._task, told=words)
-        return True
+        return not self._interrupted
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        signal.signal(signal.SIGINT, self._before)
+
+
+def _instance(file: Path) -> cbctt.Instance:
+    try:
+        return cbctt.read(file)
+    except cbctt.Malformed as error:
+        _end(str(error))
+
+
+def _season(file: Path) -> Season:
+    try:
+        return files.read(file)
+    except files.Malformed as error:
+        _end(str(error))
+
+
+def _solved(name: str, problem: Problem, seconds: float | None, steps: int | None, seeds: range) -> Solved:
+    """Search unless it is seen beforehand that there is no plan; Ctrl-C ends it with the best so far."""
+    if short := shortages(problem):
+        for one in short:
+            print(one, file=sys.stderr)
+        _end(f"{name}: there is no plan")
+    with _watched(name) as told:
+        try:
+            return solve(problem, seconds=seconds, steps=steps, seeds=list(seeds), told=told)
+        except Impossible as error:
+            _end(str(error))
 
 
 def _tell(name: str, problem: Problem, solved: Solved, as_json: bool) -> None:

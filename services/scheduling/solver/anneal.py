@@ -1,619 +1,404 @@
-"""The annealing kernel: every move of it compiled, whole numbers only, the same on every machine for the same seed.
+"""Simulated annealing of a problem by one thread: what the compiled kernel needs of it, and what it made of it.
 
-All that a search needs lies in one flat buffer of 32-bit numbers, found by a table of offsets: compiled code that is
-handed many arrays spends more on counting their references than on the search. A move takes some events away, puts them
-elsewhere, and puts them back when the change is not accepted; `_place` alone knows what an event costs where it is.
+Whole numbers only, and no clock: for the same seed, the same plan on every machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from services.scheduling.solver.check import LONG_DAY
-from services.scheduling.solver.problem import Placement, Plan, Problem
+from services.scheduling.solver import kernel
+from services.scheduling.solver.check import FROM_TARGET, LONG_DAY
+from services.scheduling.solver.problem import Event, Pin, Placement, Plan, Problem
+
+Ints = np.ndarray[Any, Any]
 
 SCALE = 100
 """Costs are counted in hundredths: the balance of loads is divided by 100 only when it is told."""
 LEVELS = 1000
-_LN_BITS, _T_BITS = 16, 20
-_LN_ENTRIES = 4096
-MOST_GAINED = 30 * SCALE
+_SLACK = 30 * SCALE
 """More than a single move saves otherwise, nearly always; one that saves more and clashes is not looked at."""
-
-# Where what lies in the buffer.
-(
-    DUR, CLS, SER, SET, TSET, RSET, TOK, ROK, GP, GL, SP, SL, TP, TL, RP, RL, RC, OK, CAP, GBUSY, TBUSY, RBUSY, TAB,
-    CP, CL, SEP, SEL, AP, AL, IP, IL, MIN, KC, GEP, GEL,
-    ST, TR, RM, GOCC, GMASK, GDAY, TOCC, TDAY, TLOAD, ROCC, CT, CR, CD, CDN, AT, NAT, POS,
-    BST, BTR, BRM, MV, MS, MT, MR, MARK, BEF, CHG,
-    E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED, FOCUS, FOCUSED, END,
-) = range(83)  # fmt: skip
-_SCALARS = (E, S, P, D, G, T, R, N, C, M, KEMPE, TCAP, W_TRAINER, W_ROOM, W_DAYS, W_BALANCE, HARD, CHANGED)
-
-# What a search is told of its moves, in 1024ths.
-P_KEMPE, P_PERIODS, P_SAME, P_KEEP, P_TRAINER, P_SERIES, P_SWAP = range(7)
+_NEVER = 1 << 30
 
 
-def _logarithms() -> np.ndarray:
-    """-ln of (i + ½)/4096 in 65536ths: by decimal arithmetic, so that no machine's library has a say."""
+def _logarithm(number: Decimal) -> int:
+    return int((-number.ln() * (1 << 16)).to_integral_value())
+
+
+with localcontext() as _exact:  # by decimal arithmetic, so that no machine's library has a say
+    _exact.prec = 20
+    _HALVING = _logarithm(Decimal("0.5"))
+    LN = np.array([_logarithm(Decimal(2 * n + 513) / 1024) for n in range(256)], dtype=np.int32)
+    """-ln of (256.5 + n) / 512 in 65536ths."""
+
+
+def cooling(*stages: tuple[str, str, str]) -> list[int]:
+    """`LEVELS` temperatures in 256ths of a hundredth. A stage: its share, and from which cost it cools to which."""
+    told: list[int] = []
     with localcontext() as exact:
         exact.prec = 20
-        told = [-(Decimal(2 * i + 1) / (2 * _LN_ENTRIES)).ln() * (1 << _LN_BITS) for i in range(_LN_ENTRIES)]
-        return np.array([int(value.to_integral_value()) for value in told], dtype=np.int64)
-
-
-def cooling(hottest: str, coldest: str) -> np.ndarray:
-    """Temperatures from the hottest to the coldest, each the same part of the one before, in 2^-20 of a cost of 1."""
-    with localcontext() as exact:
-        exact.prec = 20
-        first, last = Decimal(hottest), Decimal(coldest)
-        step = ((last / first).ln() / (LEVELS - 1)).exp()
-        told = [first * step**n * (1 << _T_BITS) * SCALE for n in range(LEVELS)]
-        return np.array([int(value.to_integral_value()) for value in told], dtype=np.int64)
-
-
-LN = _logarithms()
-
-
-@njit(inline="always")
-def _random(x: Any) -> Any:
-    """The next of a xorshift64* sequence; the state is one number."""
-    v = x[0]
-    v ^= v >> np.uint64(12)
-    v ^= v << np.uint64(25)
-    v ^= v >> np.uint64(27)
-    x[0] = v
-    return (v * np.uint64(2685821657736338717)) >> np.uint64(32)
-
-
-@njit(inline="always")
-def _below(x: Any, n: Any) -> Any:
-    """A random number from 0 to n - 1."""
-    return np.int64((_random(x) * np.uint64(n)) >> np.uint64(32))
-
-
-@njit(inline="always")
-def _place(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any, sign: Any, out: Any) -> None:
-    """Put an event somewhere (sign 1) or take it away (sign -1); adds the change to out: clashes, and cost."""
-    hard = 0
-    soft = 0
-    dur = m[o[DUR] + e]
-    slots = o[S]
-    per_day = o[P]
-    day = s // per_day
-    first = s - day * per_day
-    bits = ((1 << dur) - 1) << first
-    for i in range(m[o[GP] + e], m[o[GP] + e + 1]):
-        g = m[o[GL] + i]
-        base = o[GOCC] + g * slots + s
-        busy = o[GBUSY] + g * slots + s
-        at = o[GMASK] + g * o[D] + day
-        before = m[at]
-        after = before
-        for k in range(dur):
-            if sign > 0:
-                hard += m[base + k] + m[busy + k]
-                m[base + k] += 1
-            else:
-                m[base + k] -= 1
-                hard -= m[base + k] + m[busy + k]
-                if m[base + k] == 0:
-                    after &= ~(1 << (first + k))
-        if sign > 0:
-            after |= bits
-        if after != before:
-            m[at] = after
-            soft += m[o[TAB] + after] - m[o[TAB] + before]
-        load = o[GDAY] + g * o[D] + day
-        cap = m[o[CAP] + day]
-        old = m[load]
-        new = old + sign * dur
-        m[load] = new
-        hard += max(0, new - cap) - max(0, old - cap)
-    n = m[o[SER] + e]
-    if t >= 0:
-        base = o[TOCC] + t * slots + s
-        busy = o[TBUSY] + t * slots + s
-        for k in range(dur):
-            if sign > 0:
-                hard += m[base + k] + m[busy + k]
-                m[base + k] += 1
-            else:
-                m[base + k] -= 1
-                hard -= m[base + k] + m[busy + k]
-        load = o[TDAY] + t * o[D] + day
-        old = m[load]
-        new = old + sign * dur
-        m[load] = new
-        hard += max(0, new - o[TCAP]) - max(0, old - o[TCAP])
-        if o[W_BALANCE] != 0:
-            all_ = m[o[TLOAD] + t]
-            m[o[TLOAD] + t] = all_ + sign * dur
-            soft += o[W_BALANCE] * dur * (2 * sign * all_ + dur)
-        at = o[CT] + n * o[T] + t
-        if sign > 0:
-            if m[at] == 0:
-                soft += o[W_TRAINER]
-            m[at] += 1
-        else:
-            m[at] -= 1
-            if m[at] == 0:
-                soft -= o[W_TRAINER]
-    if r >= 0:
-        base = o[ROCC] + r * slots + s
-        busy = o[RBUSY] + r * slots + s
-        for k in range(dur):
-            if sign > 0:
-                hard += m[base + k] + m[busy + k]
-                m[base + k] += 1
-            else:
-                m[base + k] -= 1
-                hard -= m[base + k] + m[busy + k]
-        soft += sign * m[o[RC] + n * o[R] + r]
-        at = o[CR] + n * o[R] + r
-        if sign > 0:
-            if m[at] == 0:
-                soft += o[W_ROOM]
-            m[at] += 1
-        else:
-            m[at] -= 1
-            if m[at] == 0:
-                soft -= o[W_ROOM]
-    c = m[o[CLS] + e]
-    least = m[o[MIN] + c]
-    if least > 0:
-        at = o[CD] + c * o[D] + day
-        held = m[o[CDN] + c]
-        if sign > 0:
-            if m[at] == 0:
-                m[o[CDN] + c] = held + 1
-                if held < least:
-                    soft -= o[W_DAYS]
-            m[at] += 1
-        else:
-            m[at] -= 1
-            if m[at] == 0:
-                m[o[CDN] + c] = held - 1
-                if held <= least:
-                    soft += o[W_DAYS]
-    for i in range(m[o[AP] + c], m[o[AP] + c + 1]):
-        later = m[o[AL] + i]
-        for j in range(m[o[CP] + later], m[o[CP] + later + 1]):
-            f = m[o[ST] + m[o[CL] + j]]
-            if f >= 0 and f < s + dur:
-                hard += sign
-    for i in range(m[o[IP] + c], m[o[IP] + c + 1]):
-        earlier = m[o[IL] + i]
-        for j in range(m[o[CP] + earlier], m[o[CP] + earlier + 1]):
-            x = m[o[CL] + j]
-            f = m[o[ST] + x]
-            if f >= 0 and f + m[o[DUR] + x] > s:
-                hard += sign
-    if o[CHANGED] != 0 and m[o[BEF] + 3 * e] != -2:
-        if s != m[o[BEF] + 3 * e]:
-            soft += sign * m[o[CHG] + 3 * e]
-        if t != m[o[BEF] + 3 * e + 1]:
-            soft += sign * m[o[CHG] + 3 * e + 1]
-        if r != m[o[BEF] + 3 * e + 2]:
-            soft += sign * m[o[CHG] + 3 * e + 2]
-    if m[o[OK] + m[o[SET] + e] * slots + s] == 0:
-        hard += sign
-    if sign > 0:
-        m[o[ST] + e] = s
-        m[o[TR] + e] = t
-        m[o[RM] + e] = r
-        if o[KEMPE] != 0:
-            k = m[o[NAT] + s]
-            m[o[AT] + s * o[M] + k] = e
-            m[o[POS] + e] = k
-            m[o[NAT] + s] = k + 1
-    else:
-        m[o[ST] + e] = -1
-        if o[KEMPE] != 0:
-            k = m[o[NAT] + s] - 1
-            m[o[NAT] + s] = k
-            last = m[o[AT] + s * o[M] + k]
-            m[o[AT] + s * o[M] + m[o[POS] + e]] = last
-            m[o[POS] + last] = m[o[POS] + e]
-    out[0] += hard
-    out[1] += soft
-
-
-@njit(inline="always")
-def _in_the_way(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any) -> Any:
-    """How often an event would clash there, as far as can be seen without moving anything."""
-    found = 0
-    slots = o[S]
-    dur = m[o[DUR] + e]
-    for k in range(dur):
-        for i in range(m[o[GP] + e], m[o[GP] + e + 1]):
-            at = m[o[GL] + i] * slots + s + k
-            found += m[o[GOCC] + at] + m[o[GBUSY] + at]
-        if t >= 0:
-            found += m[o[TOCC] + t * slots + s + k] + m[o[TBUSY] + t * slots + s + k]
-        if r >= 0:
-            found += m[o[ROCC] + r * slots + s + k] + m[o[RBUSY] + r * slots + s + k]
-    return found
-
-
-@njit(inline="always")
-def _clashes(m: Any, o: Any, e: Any) -> Any:
-    """How often an event clashes where it is, as far as `_in_the_way` would see it."""
-    s = m[o[ST] + e]
-    t = m[o[TR] + e]
-    r = m[o[RM] + e]
-    own = m[o[GP] + e + 1] - m[o[GP] + e] + (t >= 0) + (r >= 0)
-    closed = m[o[OK] + m[o[SET] + e] * o[S] + s] == 0
-    return _in_the_way(m, o, e, s, t, r) - own * m[o[DUR] + e] + closed
-
-
-@njit(inline="always")
-def _free_room(m: Any, o: Any, x: Any, e: Any, s: Any, kept: Any) -> Any:
-    """A room for an event that a chain has moved: its own where that is free, else the cheapest that is."""
-    slots = o[S]
-    dur = m[o[DUR] + e]
-    n = m[o[SER] + e]
-    best = -1
-    least = 1 << 30
-    first = m[o[RP] + e]
-    many = m[o[RP] + e + 1] - first
-    if many == 0:
-        return kept
-    shift = _below(x, many)
-    for i in range(-1, many):
-        r = kept if i < 0 else m[o[RL] + first + (i + shift) % many]
-        taken = 0
-        for k in range(dur):
-            taken += m[o[ROCC] + r * slots + s + k] + m[o[RBUSY] + r * slots + s + k]
-        if taken == 0:
-            cost = m[o[RC] + n * o[R] + r]
-            if m[o[CR] + n * o[R] + r] == 0:
-                cost += o[W_ROOM]
-            if cost < least:
-                least = cost
-                best = r
-            if cost == 0:
-                break
-    return kept if best < 0 else best
-
-
-@njit(inline="always")
-def _chain(m: Any, o: Any, x: Any, e: Any, to: Any, whole: Any) -> Any:
-    """The events that must change sides when one goes to another start, because they or theirs clash; 0 for none."""
-    here = m[o[ST] + e]
-    m[o[MV]] = e
-    m[o[MARK] + e] = 1
-    n = 1
-    if whole:
-        for side in range(2):
-            p = here if side == 0 else to
-            for i in range(m[o[NAT] + p]):
-                f = m[o[AT] + p * o[M] + i]
-                if m[o[MARK] + f] == 0:
-                    m[o[MARK] + f] = 1
-                    m[o[MV] + n] = f
-                    n += 1
-    else:
-        done = 0
-        while done < n:
-            f = m[o[MV] + done]
-            done += 1
-            p = to if m[o[ST] + f] == here else here
-            row = o[KC] + m[o[SER] + f] * o[N]
-            for i in range(m[o[NAT] + p]):
-                g = m[o[AT] + p * o[M] + i]
-                if m[o[MARK] + g] == 0 and m[row + m[o[SER] + g]] != 0:
-                    m[o[MARK] + g] = 1
-                    m[o[MV] + n] = g
-                    n += 1
-    fits = True
-    for i in range(n):
-        f = m[o[MV] + i]
-        m[o[MARK] + f] = 0
-        goes = to if m[o[ST] + f] == here else here
-        if m[o[OK] + m[o[SET] + f] * o[S] + goes] == 0:
-            fits = False
-        m[o[MS] + i] = goes
-        m[o[MT] + i] = m[o[TR] + f]
-        m[o[MR] + i] = -2
-    return n if fits else 0
-
-
-@njit(nogil=True, cache=True)
-def _steps(m: Any, o: Any, prm: Any, ln: Any, x: Any, cost: Any, heat: Any, steps: Any) -> Any:
-    """So many tries at one temperature; returns how many were accepted. `cost` is that now, then that of the best."""
-    accepted = 0
-    delta = np.zeros(2, dtype=np.int64)
-    events = o[E]
-    for _ in range(steps):
-        e = _below(x, events)
-        if o[FOCUSED] > 0 and _below(x, 2) == 0:
-            e = m[o[FOCUS] + _below(x, o[FOCUSED])]
-        s = m[o[ST] + e]
-        t = m[o[TR] + e]
-        r = m[o[RM] + e]
-        draw = _below(x, 1024)
-        n = 0
-        single = False
-        starts = m[o[SP] + e + 1] - m[o[SP] + e]
-        trainers = m[o[TP] + e + 1] - m[o[TP] + e]
-        rooms = m[o[RP] + e + 1] - m[o[RP] + e]
-        if draw < prm[P_KEMPE]:
-            if o[KEMPE] != 0 and starts > 1:
-                to = m[o[SL] + m[o[SP] + e] + _below(x, starts)]
-                if to != s:
-                    n = _chain(m, o, x, e, to, _below(x, 1024) < prm[P_PERIODS])
-        elif draw < prm[P_KEMPE] + prm[P_SERIES]:
-            room = _below(x, 2) == 0
-            if room and rooms > 1:
-                r = m[o[RL] + m[o[RP] + e] + _below(x, rooms)]
-            elif trainers > 1:
-                t = m[o[TL] + m[o[TP] + e] + _below(x, trainers)]
-            series = m[o[SER] + e]
-            for i in range(m[o[SEP] + series], m[o[SEP] + series + 1]):
-                f = m[o[SEL] + i]
-                if room:
-                    may = r < 0 or m[o[ROK] + m[o[RSET] + f] * o[R] + r] != 0
-                else:
-                    may = t < 0 or m[o[TOK] + m[o[TSET] + f] * o[T] + t] != 0
-                if not may:
-                    n = 0
-                    break
-                m[o[MV] + n] = f
-                m[o[MS] + n] = m[o[ST] + f]
-                m[o[MT] + n] = m[o[TR] + f] if room else t
-                m[o[MR] + n] = r if room else m[o[RM] + f]
-                n += 1
-        elif draw < prm[P_KEMPE] + prm[P_SERIES] + prm[P_SWAP]:
-            if m[o[GP] + e + 1] > m[o[GP] + e]:
-                g = m[o[GL] + m[o[GP] + e]]
-                first = m[o[GEP] + g]
-                for _ in range(4):
-                    f = m[o[GEL] + first + _below(x, m[o[GEP] + g + 1] - first)]
-                    to = m[o[ST] + f]
-                    fits = f != e and to != s and m[o[DUR] + f] == m[o[DUR] + e]
-                    if fits and m[o[OK] + m[o[SET] + e] * o[S] + to] != 0 and m[o[OK] + m[o[SET] + f] * o[S] + s] != 0:
-                        m[o[MV]] = e
-                        m[o[MS]] = to
-                        m[o[MT]] = t
-                        m[o[MR]] = r
-                        m[o[MV] + 1] = f
-                        m[o[MS] + 1] = s
-                        m[o[MT] + 1] = m[o[TR] + f]
-                        m[o[MR] + 1] = m[o[RM] + f]
-                        n = 2
-                        break
-        else:
-            single = True
-            to = s
-            if starts > 1 and _below(x, 1024) >= prm[P_SAME]:
-                to = m[o[SL] + m[o[SP] + e] + _below(x, starts)]
-            if trainers > 1 and _below(x, 1024) < prm[P_TRAINER]:
-                t = m[o[TL] + m[o[TP] + e] + _below(x, trainers)]
-            if rooms > 1 and (to == s or _below(x, 1024) >= prm[P_KEEP]):
-                r = m[o[RL] + m[o[RP] + e] + _below(x, rooms)]
-            if to != s or t != m[o[TR] + e] or r != m[o[RM] + e]:
-                m[o[MV]] = e
-                m[o[MS]] = to
-                m[o[MT]] = t
-                m[o[MR]] = r
-                n = 1
-                if o[KEMPE] != 0 and r >= 0 and m[o[ROCC] + r * o[S] + to] != 0:
-                    # Somebody is there: they change places.
-                    for i in range(m[o[NAT] + to]):
-                        f = m[o[AT] + to * o[M] + i]
-                        if f != e and m[o[RM] + f] == r:
-                            own = m[o[RM] + e]
-                            if (
-                                own < 0
-                                or m[o[OK] + m[o[SET] + f] * o[S] + s] == 0
-                                or m[o[ROK] + m[o[RSET] + f] * o[R] + own] == 0
-                            ):
-                                n = 0
-                            else:
-                                m[o[MV] + 1] = f
-                                m[o[MS] + 1] = s
-                                m[o[MT] + 1] = m[o[TR] + f]
-                                m[o[MR] + 1] = own
-                                n = 2
-                            break
-        if n == 0:
-            continue
-        limit = (heat * ln[_below(x, ln.size)]) >> (_LN_BITS + _T_BITS)
-        if single and o[HARD] - limit > MOST_GAINED:
-            # A further clash is dearer than what may be accepted: most tries end here, at little cost.
-            start = m[o[MS]]
-            apart = start >= s + m[o[DUR] + e] or start + m[o[DUR] + e] <= s
-            if n == 1 and apart:
-                there = _in_the_way(m, o, e, start, m[o[MT]], m[o[MR]])
-                if there > 0 and (cost[0] == 0 or there > _clashes(m, o, e)):
-                    continue
-            if n == 2 and cost[0] == 0 and m[o[KC] + m[o[SER] + e] * o[N] + m[o[SER] + m[o[MV] + 1]]] == 0:
-                if _in_the_way(m, o, e, start, m[o[MT]], -1) > 0:
-                    continue
-                if _in_the_way(m, o, m[o[MV] + 1], s, m[o[MT] + 1], -1) > 0:
-                    continue
-        delta[0] = 0
-        delta[1] = 0
-        for phase in range(2):
-            for i in range(n):
-                f = m[o[MV] + i]
-                # Where it was is kept behind the marks until the change is accepted.
-                was = o[MARK] + events + 3 * i
-                if phase == 0:
-                    a = m[o[ST] + f]
-                    b = m[o[TR] + f]
-                    c = m[o[RM] + f]
-                    m[was] = a
-                    m[was + 1] = b
-                    m[was + 2] = c
-                else:
-                    a = m[o[MS] + i]
-                    b = m[o[MT] + i]
-                    c = m[o[MR] + i]
-                    if c == -2:
-                        c = _free_room(m, o, x, f, a, m[o[RM] + f])
-                _place(m, o, f, a, b, c, 2 * phase - 1, delta)
-        change = delta[0] * o[HARD] + delta[1]
-        if change <= limit:
-            cost[0] += delta[0]
-            cost[1] += delta[1]
-            accepted += 1
-            if cost[0] * o[HARD] + cost[1] < cost[2] * o[HARD] + cost[3]:
-                cost[2] = cost[0]
-                cost[3] = cost[1]
-                for i in range(3 * events):
-                    m[o[BST] + i] = m[o[ST] + i]
-        else:
-            for phase in range(2):
-                for i in range(n):
-                    f = m[o[MV] + i]
-                    was = o[MARK] + events + 3 * i
-                    if phase == 0:
-                        _place(m, o, f, m[o[ST] + f], m[o[TR] + f], m[o[RM] + f], -1, delta)
-                    else:
-                        _place(m, o, f, m[was], m[was + 1], m[was + 2], 1, delta)
-    return accepted
-
-
-@njit(nogil=True, cache=True)
-def _put(m: Any, o: Any, e: Any, s: Any, t: Any, r: Any, cost: Any) -> None:
-    """Put one event that lies nowhere yet."""
-    _place(m, o, e, s, t, r, 1, cost)
-
-
-# --- from a problem to the buffer, and back ----------------------------------------------------------------------
+        shares = Decimal(0)
+        for share, hottest, coldest in stages:
+            shares += Decimal(share)
+            first, last = Decimal(hottest), Decimal(coldest)
+            levels = int((shares * LEVELS).to_integral_value()) - len(told)
+            step = ((last / first).ln() / max(1, levels - 1)).exp()
+            told += [int((first * step**n * 256 * SCALE).to_integral_value()) for n in range(levels)]
+    return told
 
 
 @dataclass(frozen=True)
 class Moves:
-    """How often each kind of move is tried, in 1024ths; what is left over moves one event."""
+    """How often each kind of move is tried, in 1024ths, as `kernel.MOVES` explains them."""
 
-    kempe: int = 204
-    """Events of two starts that clash with each other, directly or in turn, change sides."""
-    periods: int = 20
-    """Of these, how often all events of both starts do."""
-    same: int = 102
-    """Of single moves, how often the start stays."""
-    keep: int = 200
-    """How often a single move keeps its room although it changes its start."""
-    trainer: int = 256
-    """How often a single move changes its trainer."""
-    series: int = 0
-    """All events of a class and its groups get another trainer, or another room."""
-    swap: int = 0
-    """Two events of a group change their starts."""
+    start: int = 0
+    start_room: int = 0
+    room: int = 0
+    trainer: int = 0
+    start_trainer: int = 0
+    free: int = 0
+    kempe: int = 0
+    periods: int = 0
+    all_trainer: int = 0
+    all_room: int = 0
 
-    def told(self) -> np.ndarray:
-        return np.array(
-            [self.kempe, self.periods, self.same, self.keep, self.trainer, self.series, self.swap], dtype=np.int64
-        )
+    def told(self) -> list[int]:
+        """For each kind the upper bound of its share; raises ValueError where all is not 1024."""
+        bounds = np.cumsum([getattr(self, kind) for kind in kernel.MOVES])
+        if bounds[-1] != 1024:
+            raise ValueError(f"the moves' shares are {bounds[-1]} 1024ths together")
+        return [int(bound) for bound in bounds]
+
+
+class Impossible(Exception):
+    """An event has no place at all: no start, or no room that is large enough."""
 
 
 class State:
-    """A problem in a flat buffer, every event somewhere: what one thread searches.
+    """A problem in flat buffers, every event somewhere: what one thread searches.
 
-    Half of all tries are with the events in `focus`, where there are some.
+    Half of all tries are with the events in `focus`, where there are some. Raises `Impossible`.
     """
 
-    def __init__(
-        self, problem: Problem, seed: int, *, hard: int, kempe: bool = True, focus: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, problem: Problem, seed: int, *, hard: int, focus: Sequence[str] = ()) -> None:
         self.problem = problem
-        self._names = _Names(problem)
-        self.m, self.o = _laid_out(problem, self._names, hard, kempe, [self._names.events[id] for id in focus])
+        self._layout = _Layout(problem, focus)
+        self.given, self.at = self._layout.given, self._layout.at
+        self.state = np.zeros(self._layout.state_size, np.int32)
+        self.scratch = np.zeros(self._layout.scratch_size, np.int32)
         self.x = np.array([(seed + 1) * 0x9E3779B97F4A7C15 % 2**64 or 1], dtype=np.uint64)
-        self.cost = np.zeros(4, dtype=np.int64)
-        self._base = self._standing_cost()
+        self._hard = SCALE * hard
+        self._kept = np.zeros(3 * len(problem.events), np.int32)
+        self.out = np.zeros(8, np.int64)
 
     def begin(self, plan: Plan | None = None) -> None:
-        """Put every event where the plan has it, or at random where it may be."""
-        cost = np.zeros(2, dtype=np.int64)
-        for e, event in enumerate(self.problem.events):
-            if plan is not None:
-                s, t, r = self._names.numbered(plan[event.id])
-            else:
-                s, t, r = self._drawn(e)
-            _put(self.m, self.o, e, s, t, r, cost)
-        self.cost[:2] = cost
-        self.cost[2:] = cost
-        n = 3 * len(self.problem.events)
-        self.m[self.o[BST] : self.o[BST] + n] = self.m[self.o[ST] : self.o[ST] + n]
+        """Put every event where the plan has it, as nearly as it may be there; without one at random."""
+        self._layout.put(self.state, plan, self.x)
+        kernel.fill(self.given, self.state, self.scratch, self.at)
+        kernel.counted(self.given, self.state, self.scratch, self.at, self.out)
+        self.out[2:4] = self.out[:2]
+        self._kept[:] = self.state[: len(self._kept)]
 
-    def _drawn(self, e: int) -> tuple[int, int, int]:
-        def one(pointers: int, values: int) -> int:
-            first, last = self.m[self.o[pointers] + e], self.m[self.o[pointers] + e + 1]
-            if first == last:
-                return -1
-            self.x[0] = np.uint64((int(self.x[0]) * 6364136223846793005 + 1442695040888963407) % 2**64 or 1)
-            return int(self.m[self.o[values] + first + (int(self.x[0]) >> 33) % (last - first)])
-
-        return one(SP, SL), one(TP, TL), one(RP, RL)
-
-    def run(self, moves: np.ndarray, heat: int, steps: int) -> int:
-        """So many tries at a temperature; returns how many were accepted."""
-        return int(_steps(self.m, self.o, moves, LN, self.x, self.cost, np.int64(heat), steps))
+    def run(self, moves: Sequence[int], heat: int, steps: int) -> None:
+        """So many tries at a temperature."""
+        how = np.array([steps, heat, self._hard, _SLACK, *moves], np.int64)
+        kernel.chunk(self.given, self.state, self.scratch, self._kept, self.at, self.x, how, self.out)
 
     @property
     def now(self) -> tuple[int, int]:
         """Clashes, and cost in hundredths, of where everything is."""
-        return int(self.cost[0]), int(self.cost[1]) + self._base
+        return int(self.out[0]) + self._layout.standing[0], int(self.out[1]) + self._layout.standing[1]
 
     @property
     def best(self) -> tuple[int, int]:
         """Clashes, and cost in hundredths, of the best that was seen."""
-        return int(self.cost[2]), int(self.cost[3]) + self._base
+        return int(self.out[2]) + self._layout.standing[0], int(self.out[3]) + self._layout.standing[1]
+
+    @property
+    def accepted(self) -> int:
+        return int(self.out[5])
 
     def plan(self, *, best: bool = True) -> dict[str, Placement]:
         """The best that was seen, or what is now."""
-        first = self.o[BST] if best else self.o[ST]
-        n = len(self.problem.events)
-        rows = self.m[first : first + 3 * n].reshape(3, n)
-        return {event.id: self._names.placement(*rows[:, e]) for e, event in enumerate(self.problem.events)}
-
-    def _standing_cost(self) -> int:
-        """What changes of cost leave out: what an empty timetable costs, and each series' first trainer and room."""
-        weights, names = self.problem.weights, self._names
-        days = sum(self.problem.class_days.get(cls, 0) for cls in names.classes)
-        with_trainer = {names.series[e.cls, e.groups] for e in self.problem.events if e.trainers}
-        with_room = {names.series[e.cls, e.groups] for e in self.problem.events if e.rooms}
-        first = weights.trainer * len(with_trainer) + weights.room * len(with_room)
-        return SCALE * (weights.days * days - first)
+        return self._layout.plan(self._kept if best else self.state)
 
 
-class _Names:
-    """Numbers for everything that has a name."""
+class _Layout:
+    """A problem as the kernel's buffers: what does not change, where each stretch lies, and how large the rest is."""
 
-    def __init__(self, problem: Problem) -> None:
-        def numbers(names: Any) -> dict[Any, int]:
-            return {name: n for n, name in enumerate(dict.fromkeys(names))}
-
+    def __init__(self, problem: Problem, focus: Sequence[str]) -> None:
+        if problem.slots_per_day > 16:
+            raise ValueError("more than 16 slots a day")
+        self.problem = problem
         events = problem.events
-        self.events = numbers(event.id for event in events)
-        self.groups = numbers(group for event in events for group in event.groups)
-        self.trainers = numbers(trainer for event in events for trainer in event.trainers)
-        self.rooms = numbers(room for event in events for room in event.rooms)
-        self.classes = numbers(event.cls for event in events)
-        self.series = numbers((event.cls, event.groups) for event in events)
-        self._trainer, self._room = list(self.trainers), list(self.rooms)
+        self._fixed = _led_by_one(problem)
+        self._trainers = [] if self._fixed else _names(event.trainers for event in events)
+        self._rooms = _names(event.rooms for event in events)
+        self._trainer = {name: n for n, name in enumerate(self._trainers)}
+        self._room = {name: n for n, name in enumerate(self._rooms)}
+        self._groups = _names([("group", name) for name in event.groups] for event in events)
+        if self._fixed:
+            self._groups += _names([("trainer", name) for name in event.trainers] for event in events)
+        slots, days = problem.days * problem.slots_per_day, problem.days
+        weeks = -(-days // problem.days_per_week)
+        a: dict[str, Any] = {"dur": [event.duration for event in events], "log": LN}
+        sizes = {"events": len(events), "slots": slots, "days": days, "weeks": weeks}
+        self._candidates(a, slots)
+        sizes |= self._who(a, slots, days, weeks)
+        self._changes(a)
+        numbers = {id: n for n, id in enumerate(event.id for event in events)}
+        a["focus"] = [numbers[id] for id in focus]
+        weights = problem.weights
+        numbers = sizes | {
+            "per_day": problem.slots_per_day, "week": problem.days_per_week, "trainers": len(self._trainers),
+            "rooms": len(self._rooms), "has_arcs": int(bool(problem.arcs)), "t_cap": problem.trainer_day_cap,
+            "tw_cap": problem.trainer_week_cap or _NEVER, "movable": len(a["mv"]), "focused": len(focus),
+            "single": int(all(event.duration == 1 and event.rooms for event in events)),
+            "w_trainer": SCALE * weights.trainer, "w_room": SCALE * weights.room, "w_balance": weights.balance,
+            "w_spread": SCALE * weights.spread, "spread_free": FROM_TARGET, "w_least": SCALE * weights.days,
+            "halving": _HALVING,
+        }  # fmt: skip
+        self._lay(a, numbers)
+        self.standing = self._standing()
 
-    def numbered(self, where: Placement) -> tuple[int, int, int]:
-        trainer = -1 if where.trainer is None else self.trainers.get(where.trainer, -1)
-        return where.start, trainer, -1 if where.room is None else self.rooms.get(where.room, -1)
+    def _candidates(self, a: dict[str, Any], slots: int) -> None:
+        """The candidates of each event, equal ones once; what a room costs; the events that may be moved at all."""
+        problem = self.problem
+        kept: dict[str, dict[tuple[tuple[int, int], ...], int]] = {"s": {}, "t": {}, "r": {}}
+        chosen: dict[str, list[int]] = {"s": [], "t": [], "r": []}
+        known: dict[tuple[Any, ...], tuple[tuple[tuple[int, int], ...], ...]] = {}
+        a["mv"] = []
+        for n, event in enumerate(problem.events):
+            pin = problem.pins.get(event.id, Pin())
+            key = (event.starts, event.trainers, event.rooms, event.size, event.duration, pin)
+            if (found := known.get(key)) is None:
+                found = known[key] = self._of(event, pin)
+            for kind, one in zip("str", found, strict=True):
+                chosen[kind].append(kept[kind].setdefault(one, len(kept[kind])))
+            if any(len(one) > 1 for one in found):
+                a["mv"].append(n)
+        for kind, width in (("s", slots), ("t", len(self._trainers)), ("r", len(self._rooms))):
+            a[f"{kind}set"] = chosen[kind]
+            a[f"{kind}s_at"], a[f"{kind}s"] = _rows([index for index, _ in one] for one in kept[kind])
+            within = np.full((len(kept[kind]), width), -1 if kind == "r" else 0, np.int32)
+            for row, one in enumerate(kept[kind]):
+                for index, value in one:
+                    within[row, index] = value
+            a["r_cost" if kind == "r" else f"{kind}_may"] = within
 
-    def placement(self, start: int, trainer: int, room: int) -> Placement:
-        return Placement(
-            int(start), self._trainer[trainer] if trainer >= 0 else None, self._room[room] if room >= 0 else None
+    def _of(self, event: Event, pin: Pin) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """An event's starts and trainers, and its rooms with what each costs."""
+        problem = self.problem
+        last, per_day = problem.days * problem.slots_per_day, problem.slots_per_day
+        starts = _narrowed(event.starts, pin.start)
+        for start in starts:
+            if start < 0 or start + event.duration > last or start % per_day + event.duration > per_day:
+                raise Impossible(f"{event.id} would not be within a day at slot {start}")
+        short = {room: max(0, event.size - problem.seats.get(room, event.size)) for room in event.rooms}
+        fits = tuple(room for room in event.rooms if problem.weights.seat or not short[room])
+        rooms = _narrowed(fits, pin.room) if event.rooms else ()
+        trainers = () if self._fixed or not event.trainers else _narrowed(event.trainers, pin.trainer)
+        if not starts:
+            raise Impossible(f"{event.id} has no start")
+        if event.rooms and not rooms:
+            raise Impossible(f"no room of {event.id} has {event.size} seats")
+        return (
+            tuple((start, 1) for start in starts),
+            tuple((self._trainer[name], 1) for name in trainers if name in self._trainer),
+            tuple(
+                (self._room[name], SCALE * problem.weights.seat * short.get(name, 0))
+                for name in rooms
+                if name in self._room
+            ),
         )
 
+    def _who(self, a: dict[str, Any], slots: int, days: int, weeks: int) -> dict[str, int]:
+        """Groups and the profiles that they make, series, classes, and what a day, a week, a class costs."""
+        problem, events, weights = self.problem, self.problem.events, self.problem.weights
+        group = {name: n for n, name in enumerate(self._groups)}
+        profiles: dict[tuple[int, ...], int] = {}
+        series: dict[tuple[str, tuple[str, ...]], int] = {}
+        classes: dict[str, int] = {}
+        a["prof"] = []
+        for event in events:
+            mine = {group["group", name] for name in event.groups}
+            if self._fixed:
+                mine |= {group["trainer", name] for name in event.trainers}
+            a["prof"].append(profiles.setdefault(tuple(sorted(mine)), len(profiles)))
+        a["ser"] = [series.setdefault((event.cls, event.groups), len(series)) for event in events]
+        a["cls"] = [classes.setdefault(event.cls, len(classes)) for event in events]
+        a["pg_at"], a["pg"] = _rows(profiles)
+        holding: dict[int, list[int]] = defaultdict(list)
+        for profile, n in profiles.items():
+            for g in profile:
+                holding[g].append(n)
+        near = [sorted({n for g in profile for n in holding[g]}) for profile in profiles]
+        a["pn_at"], a["pn"] = _rows(near)
+        a["clash"] = np.zeros((len(profiles), len(profiles)), np.int32)
+        for n, others in enumerate(near):
+            a["clash"][n, others] = 1
+        a["own"] = [int(bool(profile)) for profile in profiles]
+        a["ce_at"], a["ce"] = _rows(_inverse(a["cls"], len(classes)))
+        a["se_at"], a["se"] = _rows(_inverse(a["ser"], len(series)))
 
-def day_costs(problem: Problem) -> np.ndarray:
+        a["table"] = _day_costs(problem)
+        a["paid"] = [int(kind == "group") for kind, _ in self._groups]
+        a["target"] = np.full((len(group), weeks), -1, np.int32)
+        a["gcap"] = np.full((len(group), days), _NEVER, np.int32)
+        for (kind, name), n in group.items():
+            if kind == "group":
+                for week, wanted in problem.week_targets.get(name, {}).items():
+                    if 0 <= week < weeks:
+                        a["target"][n, week] = wanted
+                for day, cap in problem.group_day_caps.items():
+                    if 0 <= day < days:
+                        a["gcap"][n, day] = cap
+        a["least"] = [problem.class_days.get(name, 0) if weights.days else 0 for name in classes]
+        ahead: list[list[int]] = [[] for _ in classes]
+        after: list[list[int]] = [[] for _ in classes]
+        for first, second in dict.fromkeys(problem.arcs):
+            if first in classes and second in classes:
+                ahead[classes[second]].append(classes[first])
+                after[classes[first]].append(classes[second])
+        a["ab_at"], a["ab"] = _rows(ahead)
+        a["aa_at"], a["aa"] = _rows(after)
+
+        away = _busy([name for kind, name in self._groups if kind == "group"], problem.group_busy, slots)
+        if self._fixed:
+            ill = _busy([name for kind, name in self._groups if kind == "trainer"], problem.trainer_busy, slots)
+            away = np.concatenate([away, ill])
+        a["c_busy"] = np.array([away[list(profile)].sum(axis=0) for profile in profiles], np.int32)
+        a["t_busy"] = _busy(self._trainers, problem.trainer_busy, slots)
+        a["r_busy"] = _busy(self._rooms, problem.room_busy, slots)
+        return {
+            "profiles": len(profiles), "groups": len(group), "series": len(series), "classes": len(classes),
+            "has_caps": int((a["gcap"] < _NEVER).any()), "has_targets": int((a["target"] >= 0).any()),
+            "has_costs": int(a["table"].any()), "has_least": int(any(a["least"])),
+        }  # fmt: skip
+
+    def _changes(self, a: dict[str, Any]) -> None:
+        """Where events were, and what it costs to have them elsewhere."""
+        for name in ("old_s", "old_t", "old_r", "ch_s", "ch_t", "ch_r"):
+            a[name] = [-1 if name.startswith("old") else 0] * len(self.problem.events)
+        for n, event in enumerate(self.problem.events):
+            if (was := self.problem.before.get(event.id)) is not None:
+                a["old_s"][n], a["old_t"][n], a["old_r"][n] = self._numbered(was)
+                prices = self.problem.change_costs.get(event.id, (0, 0, 0))
+                a["ch_s"][n], a["ch_t"][n], a["ch_r"][n] = (SCALE * price for price in prices)
+
+    def _numbered(self, where: Placement) -> tuple[int, int, int]:
+        return where.start, self._trainer.get(where.trainer or "", -2), self._room.get(where.room or "", -2)
+
+    def _lay(self, a: dict[str, Any], numbers: Mapping[str, int]) -> None:
+        n_g, n_t, n_r, n_s, n_c = (numbers[name] for name in ("groups", "trainers", "rooms", "series", "classes"))
+        events, slots, days, weeks = (numbers[name] for name in ("events", "slots", "days", "weeks"))
+        sizes = {
+            "start": events, "trainer": events, "room": events, "conf": numbers["profiles"] * slots,
+            "gocc": n_g * slots, "gwho": n_g * slots, "gmask": n_g * days, "gexc": n_g * days, "gload": n_g * days,
+            "gweek": n_g * weeks, "tocc": n_t * slots, "twho": n_t * slots, "tday": n_t * days, "tweek": n_t * weeks,
+            "tload": n_t, "rocc": n_r * slots, "rwho": n_r * slots, "ser_t": n_s * n_t, "ser_tn": n_s,
+            "ser_r": n_s * n_r, "ser_rn": n_s, "cday": n_c * days, "cdays": n_c,
+            "mark": events, **dict.fromkeys(kernel.SCRATCH[1:], kernel.LONGEST),
+        }  # fmt: skip
+        stretches = [np.asarray(a[name], np.int32).ravel() for name in kernel.GIVEN]
+        self.given = np.concatenate([*stretches, np.zeros(1, np.int32)])
+        self._given_at = dict(zip(kernel.GIVEN, _ends([len(one) for one in stretches]), strict=True))
+        state, scratch = ([sizes[name] for name in names] for names in (kernel.STATE, kernel.SCRATCH))
+        self.state_size, self.scratch_size = sum(state), sum(scratch)
+        offsets = [*self._given_at.values(), *_ends(state), *_ends(scratch)]
+        self.at = np.array([*offsets, *(numbers[name] for name in kernel.SCALARS)], np.int64)
+
+    def put(self, state: Ints, plan: Plan | None, x: Ints) -> None:
+        """Every event where the plan has it, or at the candidate next to that, or at any."""
+        many = len(self.problem.events)
+        for n, event in enumerate(self.problem.events):
+            was = (None, None, None) if plan is None else self._numbered(plan[event.id])
+            for place, (kind, old) in enumerate(zip("str", was, strict=True)):
+                options = self._options(kind, n)
+                if not len(options):
+                    value = -1
+                elif old is not None and place == 0:
+                    value = int(options[np.abs(options - old).argmin()])
+                elif old is not None and old in options:
+                    value = old
+                else:
+                    x[0] = np.uint64((int(x[0]) * 6364136223846793005 + 1442695040888963407) % 2**64 or 1)
+                    value = int(options[(int(x[0]) >> 33) % len(options)])
+                state[place * many + n] = value
+
+    def _options(self, kind: str, event: int) -> Ints:
+        at = self._given_at
+        row = int(self.given[at[f"{kind}set"] + event])
+        first, last = self.given[at[f"{kind}s_at"] + row : at[f"{kind}s_at"] + row + 2]
+        return self.given[at[f"{kind}s"] + first : at[f"{kind}s"] + last]
+
+    def plan(self, state: Ints) -> dict[str, Placement]:
+        many = len(self.problem.events)
+        found = {}
+        for n, event in enumerate(self.problem.events):
+            s, t, r = (int(state[place * many + n]) for place in range(3))
+            trainer = self._trainers[t] if t >= 0 else event.trainers[0] if self._fixed and event.trainers else None
+            found[event.id] = Placement(s, trainer, self._rooms[r] if r >= 0 else None)
+        return found
+
+    def _standing(self) -> tuple[int, int]:
+        """What no move changes, and the kernel does not count: pins on what is no candidate; fixed trainers' costs."""
+        problem, weights = self.problem, self.problem.weights
+        hard = 0
+        for event in problem.events:
+            pin = problem.pins.get(event.id, Pin())
+            hard += pin.start is not None and pin.start not in event.starts
+            hard += pin.trainer is not None and pin.trainer not in event.trainers
+            hard += pin.room is not None and pin.room not in event.rooms
+        cost = self._unattended()
+        if not self._fixed:
+            return hard, cost
+        load: dict[str, int] = defaultdict(int)
+        leading: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+        changes = 0
+        for event in problem.events:
+            for name in event.trainers:
+                load[name] += event.duration
+                leading[event.cls, event.groups].add(name)
+            if (was := problem.before.get(event.id)) is not None:
+                changed = was.trainer != (event.trainers[0] if event.trainers else None)
+                changes += changed * problem.change_costs.get(event.id, (0, 0, 0))[1]
+        extra = sum(len(names) - 1 for names in leading.values())
+        cost += SCALE * (weights.trainer * extra + changes) + weights.balance * sum(n * n for n in load.values())
+        return hard, cost
+
+    def _unattended(self) -> int:
+        """Targets of groups that attend nothing, and of weeks that the problem does not have."""
+        problem, known = self.problem, {name for kind, name in self._groups if kind == "group"}
+        weeks = -(-problem.days // problem.days_per_week)
+        off = (
+            max(0, target - FROM_TARGET)
+            for group, targets in problem.week_targets.items()
+            for week, target in targets.items()
+            if group not in known or not 0 <= week < weeks
+        )
+        return SCALE * problem.weights.spread * sum(off)
+
+
+def _led_by_one(problem: Problem) -> bool:
+    """Whether nobody is to be chosen: each event has one trainer at most, who then only is one more of its groups."""
+    free_day = problem.trainer_day_cap >= problem.slots_per_day and problem.trainer_week_cap is None
+    pinned = any(pin.trainer is not None for pin in problem.pins.values())
+    return free_day and not pinned and all(len(event.trainers) <= 1 for event in problem.events)
+
+
+def _narrowed(candidates: tuple[Any, ...], fixed: Any) -> tuple[Any, ...]:
+    """The candidates, or the one that is pinned."""
+    return candidates if fixed is None else (fixed,)
+
+
+def _day_costs(problem: Problem) -> Ints:
     """What a day costs a group, by the mask of its slots, in hundredths."""
     weights, told = problem.weights, []
     for mask in range(1 << problem.slots_per_day):
@@ -625,150 +410,33 @@ def day_costs(problem: Problem) -> np.ndarray:
     return np.array(told, dtype=np.int32)
 
 
-def _laid_out(
-    problem: Problem, names: _Names, hard: int, kempe: bool, focus: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The buffer with nothing placed, and the table of offsets and numbers."""
-    events, pins, weights = problem.events, problem.pins, problem.weights
-    slots = problem.days * problem.slots_per_day
-    sizes = (
-        len(events),
-        len(names.groups),
-        len(names.trainers),
-        len(names.rooms),
-        len(names.series),
-        len(names.classes),
-    )
-    n_events, n_groups, n_trainers, n_rooms, n_series, n_classes = sizes
-    parts: dict[int, np.ndarray] = {}
-    o = np.zeros(END, dtype=np.int64)
-
-    def rows(pointers: int, values: int, lists: Any) -> None:
-        found = [list(one) for one in lists]
-        parts[pointers] = np.cumsum([0, *(len(one) for one in found)])
-        parts[values] = np.array([value for one in found for value in one] or [0])
-
-    parts[DUR] = np.array([event.duration for event in events])
-    parts[CLS] = np.array([names.classes[event.cls] for event in events])
-    series = [names.series[event.cls, event.groups] for event in events]
-    parts[SER] = np.array(series)
-    rows(GP, GL, ([names.groups[g] for g in event.groups] for event in events))
-    starts = [_narrowed(event.starts, pins.get(event.id), "start") for event in events]
-    rows(SP, SL, starts)
-    led = [_narrowed(event.trainers, pins.get(event.id), "trainer") for event in events]
-    rows(TP, TL, ([names.trainers[t] for t in one] for one in led))
-    parts[TSET], parts[TOK] = _sets([[names.trainers[t] for t in one] for one in led], n_trainers)
-
-    def seated(event: Any) -> Any:
-        fits = [room for room in event.rooms if weights.seat or problem.seats.get(room, event.size) >= event.size]
-        return _narrowed(tuple(fits), pins.get(event.id), "room")
-
-    held = [[names.rooms[room] for room in seated(event)] for event in events]
-    rows(RP, RL, held)
-    parts[RSET], parts[ROK] = _sets(held, n_rooms)
-    room_costs = np.zeros((n_series, max(1, n_rooms)), dtype=np.int64)
-    for event, number in zip(events, series, strict=True):
-        for room in event.rooms:
-            short = max(0, event.size - problem.seats.get(room, event.size))
-            room_costs[number, names.rooms[room]] = SCALE * weights.seat * short
-    parts[RC] = room_costs.ravel()
-    parts[SET], parts[OK] = _sets(starts, slots)
-    parts[CAP] = np.array([problem.group_day_caps.get(day, problem.slots_per_day) for day in range(problem.days)])
-
-    def busy(known: dict[str, int], unavailable: Any) -> np.ndarray:
-        found = np.zeros((max(1, len(known)), slots), dtype=np.int64)
-        for name, closed in unavailable.items():
-            if name in known:
-                found[known[name], [slot for slot in closed if 0 <= slot < slots]] = 1
-        return found.ravel()
-
-    parts[GBUSY] = busy(names.groups, problem.group_busy)
-    parts[TBUSY] = busy(names.trainers, problem.trainer_busy)
-    parts[RBUSY] = busy(names.rooms, problem.room_busy)
-    parts[TAB] = day_costs(problem)
-    of_class: list[list[int]] = [[] for _ in range(n_classes)]
-    of_series: list[list[int]] = [[] for _ in range(n_series)]
-    of_group: list[list[int]] = [[] for _ in range(n_groups)]
-    for e, event in enumerate(events):
-        of_class[names.classes[event.cls]].append(e)
-        of_series[series[e]].append(e)
-        for group in event.groups:
-            of_group[names.groups[group]].append(e)
-    rows(CP, CL, of_class)
-    rows(SEP, SEL, of_series)
-    rows(GEP, GEL, of_group)
-    later: list[list[int]] = [[] for _ in range(n_classes)]
-    earlier: list[list[int]] = [[] for _ in range(n_classes)]
-    for before, after in dict.fromkeys(problem.arcs):
-        if before in names.classes and after in names.classes:
-            later[names.classes[before]].append(names.classes[after])
-            earlier[names.classes[after]].append(names.classes[before])
-    rows(AP, AL, later)
-    rows(IP, IL, earlier)
-    parts[MIN] = np.array([problem.class_days.get(cls, 0) for cls in names.classes])
-    kempe = kempe and n_series <= 2000 and all(event.duration == 1 for event in events)
-    parts[KC] = _conflicts(events, names).ravel() if kempe else np.zeros(1, dtype=np.int64)
-    before_plan = np.full((n_events, 3), -2, dtype=np.int64)
-    change = np.zeros((n_events, 3), dtype=np.int64)
-    for e, event in enumerate(events):
-        if event.id in problem.before:
-            before_plan[e] = names.numbered(problem.before[event.id])
-            change[e] = np.array(problem.change_costs.get(event.id, (0, 0, 0))) * SCALE
-    parts[FOCUS] = np.array([*focus, 0])
-    parts[BEF], parts[CHG] = before_plan.ravel(), change.ravel()
-
-    state = {
-        ST: 3 * n_events, GOCC: n_groups * slots, GMASK: n_groups * problem.days, GDAY: n_groups * problem.days,
-        TOCC: n_trainers * slots, TDAY: n_trainers * problem.days, TLOAD: n_trainers, ROCC: n_rooms * slots,
-        CT: n_series * n_trainers, CR: n_series * n_rooms, CD: n_classes * problem.days, CDN: n_classes,
-        AT: slots * n_events if kempe else 1, NAT: slots, POS: n_events, BST: 3 * n_events,
-        MV: n_events, MS: n_events, MT: n_events, MR: n_events, MARK: 4 * n_events,
-    }  # fmt: skip
-    parts |= {name: np.zeros(max(1, size), dtype=np.int32) for name, size in state.items()}
-    parts[ST] = np.full(3 * n_events, -1, dtype=np.int64)
-    length = 0
-    for name, values in parts.items():
-        o[name] = length
-        length += len(values)
-    o[TR], o[RM] = o[ST] + n_events, o[ST] + 2 * n_events
-    o[BTR], o[BRM] = o[BST] + n_events, o[BST] + 2 * n_events
-    numbers = (
-        n_events, slots, problem.slots_per_day, problem.days, n_groups, n_trainers, n_rooms, n_series, n_classes,
-        n_events, int(kempe), problem.trainer_day_cap, SCALE * weights.trainer, SCALE * weights.room,
-        SCALE * weights.days, weights.balance, SCALE * hard, int(bool(problem.before)),
-    )  # fmt: skip
-    o[list(_SCALARS)] = numbers
-    o[FOCUSED] = len(focus)
-    return np.concatenate([values.astype(np.int32) for values in parts.values()]), o
+def _names(lists: Iterable[Iterable[Any]]) -> list[Any]:
+    return list(dict.fromkeys(name for one in lists for name in one))
 
 
-def _sets(candidates: Sequence[Sequence[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each event the number of its set of candidates, and for each set which of so many things are in it."""
-    known: dict[tuple[int, ...], int] = {}
-    numbers = np.array([known.setdefault(tuple(one), len(known)) for one in candidates])
-    within = np.zeros((max(1, len(known)), size), dtype=np.int64)
-    for one, number in known.items():
-        within[number, list(one)] = 1
-    return numbers, within.ravel()
+def _rows(rows: Iterable[Iterable[int]]) -> tuple[list[int], list[int]]:
+    """Lists one after another, and where each begins."""
+    at, flat = [0], list[int]()
+    for row in rows:
+        flat += row
+        at.append(len(flat))
+    return at, flat
 
 
-def _narrowed(candidates: tuple[Any, ...], pin: Any, part: str) -> tuple[Any, ...]:
-    """The candidates, or the one that is pinned."""
-    fixed = None if pin is None else getattr(pin, part)
-    return candidates if fixed is None else (fixed,)
+def _ends(lengths: Sequence[int]) -> list[int]:
+    """Where each of some stretches begins when they lie one after another."""
+    return [int(n) for n in np.cumsum([0, *lengths[:-1]])] if lengths else []
 
 
-def _conflicts(events: Any, names: _Names) -> np.ndarray:
-    """Which series may not be held at once: they share a group, or the one trainer that each has."""
-    holders: dict[tuple[str, str], set[int]] = {}
-    for event in events:
-        number = names.series[event.cls, event.groups]
-        for group in event.groups:
-            holders.setdefault(("group", group), set()).add(number)
-        if len(event.trainers) == 1:
-            holders.setdefault(("trainer", event.trainers[0]), set()).add(number)
-    found = np.zeros((len(names.series), len(names.series)), dtype=np.int64)
-    for sharing in holders.values():
-        listed = sorted(sharing)
-        found[np.ix_(listed, listed)] = 1
+def _inverse(of: Sequence[int], size: int) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in range(size)]
+    for n, value in enumerate(of):
+        found[value].append(n)
+    return found
+
+
+def _busy(names: Sequence[str], busy: Mapping[str, frozenset[int]], slots: int) -> Ints:
+    found = np.zeros((len(names), slots), np.int32)
+    for n, name in enumerate(names):
+        found[n, [slot for slot in busy.get(name, ()) if 0 <= slot < slots]] = 1
     return found

@@ -15,7 +15,7 @@ from statistics import mean
 from services.scheduling.solver import cbctt
 from services.scheduling.solver.search import Schedule, Solved, solve
 
-TUNED_ON = ("comp02", "comp03", "comp05", "comp07", "comp13", "comp16", "comp18", "comp21")
+TUNED_ON = ("comp02", "comp06", "comp07", "comp10", "comp13", "comp16", "comp18", "comp21")
 """The instances on which parameters were chosen; what is told of the others was not."""
 
 
@@ -62,7 +62,10 @@ def rows(
     schedule: Schedule | None = None,
     told: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Row]:
-    """Solve every instance of the folder with seeds 0 to `seeds` - 1, two at a time. Raises `Disagrees`."""
+    """Solve every instance of the folder with seeds 0 to `seeds` - 1, two at a time. Raises `Disagrees`.
+
+    A peer has the instance after us, or with one seed at the same time, each on a core of its own.
+    """
     best_known = known(folder)
     files = [file for file in sorted(folder.glob("*.*ctt")) if not only or file.stem in only]
     for file in files:
@@ -70,6 +73,7 @@ def rows(
         instance = cbctt.read(file)
         found: list[Solved] = []
         costs: list[int] = []
+        other = _Peer(peer, file) if peer and seeds == 1 else None
         for first in range(0, seeds, 2):
             pair = list(range(first, min(seeds, first + 2)))
             solved = solve(instance.problem, seconds=seconds, seeds=pair, schedule=schedule)
@@ -84,7 +88,7 @@ def rows(
             sum(solved.moves for solved in found) / sum(solved.seconds for solved in found),
             min((s.clash_free_after for s in found if s.clash_free_after is not None), default=None),
             validated,
-            _peer(peer, file, instance) if peer else None,
+            (other or _Peer(peer, file)).penalty() if peer else None,
         )
 
 
@@ -94,7 +98,7 @@ def _validated(file: Path, instance: cbctt.Instance, solved: Solved, out: Path |
     folder.mkdir(parents=True, exist_ok=True)
     solution = folder / f"{file.stem}.sol"
     solution.write_text(instance.solution(solved.plan))
-    program = next((p / "validate.py" for p in (file.parent, file.parent.parent) if (p / "validate.py").exists()), None)
+    program = _validator(file)
     if program is None:
         return False
     violations, penalty = _counted(program, file, solution)
@@ -114,16 +118,29 @@ def _counted(program: Path, file: Path, solution: Path) -> tuple[int, int]:
     return int(told[1]), int(told[2])
 
 
-def _peer(command: str, file: Path, instance: cbctt.Instance) -> int | None:
-    """What another program makes of it: `{file}` and `{out}` in the command are the instance and its solution."""
-    with tempfile.TemporaryDirectory() as folder:
-        solution = Path(folder) / "peer.sol"
-        subprocess.run(command.format(file=file, out=solution), shell=True, capture_output=True, check=False)
-        program = next(p / "validate.py" for p in (file.parent, file.parent.parent) if (p / "validate.py").exists())
-        if not solution.exists():
-            return None
-        violations, penalty = _counted(program, file, solution)
-        return None if violations else penalty
+class _Peer:
+    """Another program at work: `{file}` and `{out}` in its command are the instance and where its solution goes."""
+
+    def __init__(self, command: str, file: Path) -> None:
+        self._file = file
+        self._folder = tempfile.TemporaryDirectory()
+        self._out = Path(self._folder.name) / f"{file.stem}.sol"
+        told = command.format(file=file, out=self._out)
+        self._running = subprocess.Popen(told, shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def penalty(self) -> int | None:
+        """What the folder's validator says of its solution; None where there is none, or one with violations."""
+        self._running.wait()
+        program = _validator(self._file)
+        with self._folder:
+            if program is None or not self._out.exists():
+                return None
+            violations, penalty = _counted(program, self._file, self._out)
+            return None if violations else penalty
+
+
+def _validator(file: Path) -> Path | None:
+    return next((p / "validate.py" for p in (file.parent, file.parent.parent) if (p / "validate.py").exists()), None)
 
 
 def sums(found: Sequence[Row]) -> dict[str, float]:
@@ -138,6 +155,31 @@ def sums(found: Sequence[Row]) -> dict[str, float]:
         "gap, best": sum(row.best for row in judged) / best - 1,
         "gap, better of the first two": sum(min(row.ours[:2]) for row in judged) / best - 1,
         "gap, mean": sum(mean(row.ours) for row in judged) / best - 1,
+        **_apart(judged),
+        **_beside(judged),
+    }
+
+
+def _apart(judged: Sequence[Row]) -> dict[str, float]:
+    """The same on the instances on which parameters were chosen, and on the others."""
+    told = {}
+    for name, rows_of in (
+        ("tuned on", [row for row in judged if row.instance in TUNED_ON]),
+        ("not tuned on", [row for row in judged if row.instance not in TUNED_ON]),
+    ):
+        if best := sum(row.best_known or 0 for row in rows_of):
+            told[f"gap, better of the first two, {name}"] = sum(min(row.ours[:2]) for row in rows_of) / best - 1
+    return told
+
+
+def _beside(judged: Sequence[Row]) -> dict[str, float]:
+    rows_of = [row for row in judged if row.peer is not None]
+    if not rows_of:
+        return {}
+    best = sum(row.best_known or 0 for row in rows_of)
+    return {
+        "gap, peer": sum(row.peer or 0 for row in rows_of) / best - 1,
+        "at or below the peer": sum(row.best <= (row.peer or 0) for row in rows_of),
     }
 
 

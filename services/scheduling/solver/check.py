@@ -21,8 +21,8 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
     """Every hard rule that the plan breaks; empty for a plan that may be used.
 
     H1 placed once at a candidate start; H2 no clash in a group; H3 none of a trainer; H4 none of a room; H5 the
-    trainer may lead it, is available and within the cap of a day; H6 the room may hold it, is available and has the
-    seats; H7 precedence between classes; H8 the group's cap of a day; H9 pins.
+    trainer may lead it, is available and within the caps of a day and a week; H6 the room may hold it, is available
+    and has the seats; H7 precedence between classes; H8 the group's cap of a day; H9 pins.
     """
     found: list[Violation] = []
     known = {event.id: event for event in problem.events}
@@ -32,6 +32,7 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
 
     taken: dict[tuple[str, str, int], str] = {}
     load: dict[tuple[str, str, int], int] = defaultdict(int)
+    week_load: dict[tuple[str, int], int] = defaultdict(int)
     for event, where in placed:
         if where.start not in event.starts:
             found.append(Violation("H1", event.id))
@@ -55,6 +56,8 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
                     found.append(Violation(rule, event.id, other))
                 taken[kind, name, slot] = event.id
                 load[kind, name, slot // problem.slots_per_day] += 1
+                if kind == "trainer":
+                    week_load[name, slot // problem.slots_per_day // problem.days_per_week] += 1
         pin = problem.pins.get(event.id)
         if pin is not None:
             for fixed, actual in ((pin.start, where.start), (pin.trainer, where.trainer), (pin.room, where.room)):
@@ -66,6 +69,9 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
             found.append(Violation("H5", name, str(day)))
         if kind == "group" and slots_used > problem.group_day_caps.get(day, problem.slots_per_day):
             found.append(Violation("H8", name, str(day)))
+    for (name, week), slots_used in week_load.items():
+        if problem.trainer_week_cap is not None and slots_used > problem.trainer_week_cap:
+            found.append(Violation("H5", name, f"week {week}"))
 
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -79,6 +85,8 @@ def check(problem: Problem, plan: Plan) -> list[Violation]:
 
 
 LONG_DAY = 6
+FROM_TARGET = 2
+"""By how many slots a group's week may be off its target at no cost."""
 
 
 def costs(problem: Problem, plan: Plan) -> dict[str, int]:
@@ -92,6 +100,7 @@ def costs(problem: Problem, plan: Plan) -> dict[str, int]:
     housed: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
     held: dict[str, set[int]] = defaultdict(set)
     carried: dict[str, int] = defaultdict(int)
+    weekly: dict[tuple[str, int], int] = defaultdict(int)
     standing = 0
     for event in problem.events:
         where = plan[event.id]
@@ -99,6 +108,7 @@ def costs(problem: Problem, plan: Plan) -> dict[str, int]:
         held[event.cls].add(day)
         for group in event.groups:
             used[group, day].update(range(first, first + event.duration))
+            weekly[group, day // problem.days_per_week] += event.duration
         if where.trainer is not None:
             led[event.cls, event.groups].add(where.trainer)
             carried[where.trainer] += event.duration
@@ -107,6 +117,12 @@ def costs(problem: Problem, plan: Plan) -> dict[str, int]:
             standing += max(0, event.size - problem.seats.get(where.room, event.size))
     found = {
         "S1": weights.idle * sum(max(slots) + 1 - min(slots) - len(slots) for slots in used.values()),
+        "S2": weights.spread
+        * sum(
+            max(0, abs(weekly[group, week] - target) - FROM_TARGET)
+            for group, targets in problem.week_targets.items()
+            for week, target in targets.items()
+        ),
         "S3": weights.long_day * sum(max(0, len(slots) - LONG_DAY) ** 2 for slots in used.values()),
         "S4": weights.trainer * sum(len(names) - 1 for names in led.values()),
         "S5": weights.room * sum(len(names) - 1 for names in housed.values()),
@@ -116,7 +132,8 @@ def costs(problem: Problem, plan: Plan) -> dict[str, int]:
         "S9": weights.isolated * sum(len({s for s in slots if not {s - 1, s + 1} & slots}) for slots in used.values()),
     }
     w = weights
-    counted = [w.idle, w.long_day, w.trainer, w.room, w.balance, w.seat, w.days, w.isolated]
+    spread = w.spread if problem.week_targets else 0
+    counted = [w.idle, spread, w.long_day, w.trainer, w.room, w.balance, w.seat, w.days, w.isolated]
     told = {rule: cost for (rule, cost), weight in zip(found.items(), counted, strict=True) if weight}
     if problem.before:
         told["change"] = sum(_change(problem, event.id, plan[event.id]) for event in problem.events)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from services.scheduling.solver.check import check
 from services.scheduling.solver.problem import Event, Pin, Placement, Plan, Problem
@@ -39,83 +38,6 @@ def place(problem: Problem) -> Plan:
             cls = {event.id: event.cls for event in problem.events}.get(broken[0].event, broken[0].event)
             last = NoPlacement(broken[0].event, cls, broken[0].rule, 0)
     raise last
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """That no plan at all exists: the rule, the class (or group) that it hits, and by how many slots it is short."""
-
-    rule: str
-    name: str
-    slots: int
-
-
-def shortages(problem: Problem) -> list[Shortage]:
-    """What makes a plan impossible, seen without any search: demand against what could be held at all.
-
-    H2 a group has more to attend than its days have slots; H5 a class has fewer starts with a free trainer than
-    sessions; H6 the same with rooms. Empty does not promise that a plan exists.
-    """
-    found: list[Shortage] = []
-    needed: dict[tuple[str, frozenset[int]], int] = defaultdict(int)
-    offered: dict[tuple[str, frozenset[int]], set[int]] = defaultdict(set)
-    classes: dict[str, list[Event]] = defaultdict(list)
-    for event in problem.events:
-        classes[event.cls].append(event)
-        days = frozenset(start // problem.slots_per_day for start in event.starts)
-        for group in event.groups:
-            needed[group, days] += event.duration
-            offered[group, days] |= {s + n for s in event.starts for n in range(event.duration)}
-    for (group, days), demand in sorted(needed.items(), key=lambda item: (item[0][0], sorted(item[0][1]))):
-        free = offered[group, days] - problem.group_busy.get(group, frozenset())
-        of_day: dict[int, int] = defaultdict(int)
-        for slot in free:
-            of_day[slot // problem.slots_per_day] += 1
-        supply = sum(min(n, problem.group_day_caps.get(day, problem.slots_per_day)) for day, n in of_day.items())
-        if demand > supply:
-            found.append(Shortage("H2", group, demand - supply))
-    for cls, events in classes.items():
-        for rule, busy in (("H5", problem.trainer_busy), ("H6", problem.room_busy)):
-            possible: set[int] = set()
-            for event in events:
-                names = event.trainers if rule == "H5" else _large_enough(problem, event)
-                wanted = event.trainers if rule == "H5" else event.rooms
-                taken = [busy.get(name, frozenset()) for name in names]
-                for start in event.starts:
-                    slots = range(start, start + event.duration)
-                    if not wanted or any(not any(s in t for s in slots) for t in taken):
-                        possible.add(start)
-            of_group: dict[str, int] = defaultdict(int)
-            for event in events:
-                for group in event.groups:
-                    of_group[group] += 1
-            short = max(of_group.values(), default=0) - len(possible)
-            if short > 0:
-                found.append(Shortage(rule, cls, short * min(event.duration for event in events)))
-    return list(dict.fromkeys([*found, *_overbooked(problem, "H5"), *_overbooked(problem, "H6")]))
-
-
-def _overbooked(problem: Problem, rule: str) -> Iterable[Shortage]:
-    """Classes that together ask more of the few who may lead (H5) or hold (H6) them than those have free."""
-    busy, cap = (
-        (problem.trainer_busy, problem.trainer_day_cap) if rule == "H5" else (problem.room_busy, problem.slots_per_day)
-    )
-    pools: dict[tuple[frozenset[str], frozenset[int]], list[Event]] = defaultdict(list)
-    for event in problem.events:
-        names = frozenset(event.trainers if rule == "H5" else _large_enough(problem, event))
-        if names:
-            pools[names, frozenset(start // problem.slots_per_day for start in event.starts)].append(event)
-    for (names, days), own in pools.items():
-        events = [e for (other, when), more in pools.items() if when == days and other <= names for e in more]
-        offered = {start + n for event in events for start in event.starts for n in range(event.duration)}
-        supply = 0
-        for name in names:
-            of_day: dict[int, int] = defaultdict(int)
-            for slot in offered - busy.get(name, frozenset()):
-                of_day[slot // problem.slots_per_day] += 1
-            supply += sum(min(slots, cap) for slots in of_day.values())
-        if (short := sum(event.duration for event in events) - supply) > 0:
-            yield Shortage(rule, "+".join(sorted({event.cls for event in own})), short)
 
 
 def _large_enough(problem: Problem, event: Event) -> list[str]:

@@ -66,6 +66,8 @@ class Weights:
     """S8, for each day by which a class is spread over fewer than it should."""
     isolated: int = 0
     """S9, for each slot of a group with none of its own before or after it on the day."""
+    spread: int = 1
+    """S2, for each slot by which a group's week is more than two off its target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,27 @@ class Problem:
     """The plan before, where there is one."""
     class_days: Mapping[str, int] = field(default_factory=dict)
     """Class → on how many days it should be held at least."""
+    days_per_week: int = 5
+    """Day // this is a week."""
+    week_targets: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """Group → week → slots that it should have; what is not said is not wanted otherwise."""
+    trainer_week_cap: int | None = None
     weights: Weights = Weights()
 
 
 Plan = Mapping[str, Placement]
 """Event id → where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Season:
+    """A problem, and what its slots are called (a date, "Monday 3rd JP"); without names they are numbered by day."""
+
+    problem: Problem
+    slot_names: tuple[str, ...] = ()
+
+    def named(self, slot: int) -> str:
+        if 0 <= slot < len(self.slot_names):
+            return self.slot_names[slot]
+        day, of_day = divmod(slot, self.problem.slots_per_day)
+        return f"day {day}, slot {of_day}"

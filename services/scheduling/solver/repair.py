@@ -1,27 +1,33 @@
 """Repairs a published plan after a disruption so that as few sessions change as can be (timetabling as minimal change).
 
-First exactly, by OR-Tools CP-SAT, with only the broken events free, then with more around them; where that takes too
-long, by a short annealing from the published plan, whose changes CP-SAT then takes back as far as it can.
+First exactly, by OR-Tools CP-SAT, with only the broken events free. Where that is not enough, by a short annealing from
+the published plan, whose changes CP-SAT then takes back as far as it can, with more and more around them free.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ortools.sat.python import cp_model
 
-from services.scheduling.solver.anneal import Moves
-from services.scheduling.solver.check import check
+from services.scheduling.solver.anneal import Impossible, Moves
+from services.scheduling.solver.check import check, costs
 from services.scheduling.solver.problem import Event, Pin, Placement, Plan, Problem
 from services.scheduling.solver.search import Schedule, solve
 
-WARM = Schedule("1", "0.2", 400, Moves(kempe=0, series=30, swap=120, trainer=400, keep=600))
-CHANGED = (9, 6, 3)
-"""What a change of an event's time, trainer, room costs where the problem does not say."""
-_GROWN_BY = 40
+WARM = Schedule(
+    (("1", "1", "0.2"),),
+    400,
+    Moves(start=200, start_room=150, room=100, trainer=140, free=300, kempe=60, all_trainer=30, all_room=44),
+)
+CHANGED = (3, 2, 1)
+"""What a change of an event's time, trainer, room costs where the problem does not say, before it is weighed."""
+WEIGHTS = (1, 3, 10)
+"""How much changes count against quality, in the plans that a planner is offered."""
+_MOST_FREE = 400
 
 
 @dataclass(frozen=True)
@@ -35,19 +41,57 @@ class Repaired:
     how: str
     seconds: float
     clash_free_after: float
+    by_rule: Mapping[str, int]
+    """What the plan costs by each soft rule, changes apart."""
+
+    @property
+    def cost(self) -> int:
+        return sum(self.by_rule.values())
 
 
 class NotRepaired(Exception):
     """No plan without a violation was found in the time; `violations` says what is left of the best."""
 
-    def __init__(self, violations: int) -> None:
-        super().__init__(f"{violations} violations are left")
+    def __init__(self, violations: int, told: str = "") -> None:
+        super().__init__(told or f"{violations} violations are left")
         self.violations = violations
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An event that is not as it was published."""
+
+    event: Event
+    before: Placement
+    after: Placement
+
+
+def difference(problem: Problem, before: Plan, after: Plan) -> list[Change]:
+    """What changed, in the order of the time that it has now."""
+    found = [Change(e, before[e.id], after[e.id]) for e in problem.events if before[e.id] != after[e.id]]
+    return sorted(found, key=lambda change: (change.after.start, change.event.id))
+
+
+def touched(problem: Problem, changes: Iterable[Change]) -> dict[str, Counter[str]]:
+    """How many changes each group, each trainer and each day sees: `groups`, `trainers`, `days`."""
+    seen: dict[str, Counter[str]] = {"groups": Counter(), "trainers": Counter(), "days": Counter()}
+    for change in changes:
+        both = change.before, change.after
+        seen["groups"].update(change.event.groups)
+        seen["trainers"].update({where.trainer for where in both if where.trainer is not None})
+        seen["days"].update({str(where.start // problem.slots_per_day) for where in both})
+    return seen
 
 
 def broken(problem: Problem, published: Plan) -> list[str]:
     """The events by which the published plan breaks a rule of the problem as it is now."""
+    return list(_broken(problem, published)[0])
+
+
+def _broken(problem: Problem, published: Plan) -> tuple[dict[str, None], set[str]]:
+    """Events that take part in a violation, and those of them that cannot stay as they are whatever the others do."""
     found: dict[str, None] = {}
+    must: set[str] = set()
     known = {event.id: event for event in problem.events}
     by_class: dict[str, list[str]] = defaultdict(list)
     for event in problem.events:
@@ -55,74 +99,172 @@ def broken(problem: Problem, published: Plan) -> list[str]:
     for violation in check(problem, published):
         if violation.event in known:
             found[violation.event] = None
+            if violation.other in known:
+                found[violation.other] = None
+            else:  # its own start, its trainer's or its room's absence: nobody else's doing
+                must.add(violation.event)
         elif violation.rule == "H7":
-            found |= dict.fromkeys(by_class[violation.event])
-        else:  # a trainer's or a group's day with too much on it
-            day = int(violation.other)
+            found |= dict.fromkeys([*by_class[violation.event], *by_class[violation.other]])
+        else:  # a trainer's or a group's day or week with too much on it
+            per = problem.slots_per_day * (problem.days_per_week if violation.other.startswith("week") else 1)
+            number = int(violation.other.removeprefix("week "))
             for event in problem.events:
                 where = published[event.id]
-                names = (*event.groups, where.trainer)
-                if violation.event in names and where.start // problem.slots_per_day == day:
+                if violation.event in (*event.groups, where.trainer) and where.start // per == number:
                     found[event.id] = None
-    return list(found)
+    return found, must
 
 
 def frozen(problem: Problem, published: Plan, before_day: int) -> Problem:
-    """The problem with everything pinned that is published for a day before this one: it was held, or is too near."""
-    past = {
-        id: Pin(where.start, where.trainer, where.room)
-        for id, where in published.items()
-        if where.start // problem.slots_per_day < before_day
-    }
-    return replace(problem, pins={**problem.pins, **past})
+    """The problem in which all that is published for a day before this one is a fact: it was held, or is too near.
+
+    What was held was held: absences of those days no longer count.
+    """
+    first = before_day * problem.slots_per_day
+    past = {id: Pin(w.start, w.trainer, w.room) for id, w in published.items() if w.start < first}
+    events = []
+    for event in problem.events:
+        if event.id in past:
+            held = published[event.id]
+            event = replace(
+                event,
+                starts=(held.start,),
+                trainers=(held.trainer,) if held.trainer is not None else (),
+                rooms=(held.room,) if held.room is not None else (),
+            )
+        events.append(event)
+
+    def later(busy: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
+        return {name: frozenset(slot for slot in slots if slot >= first) for name, slots in busy.items()}
+
+    return replace(
+        problem,
+        events=tuple(events),
+        pins={**problem.pins, **past},
+        trainer_busy=later(problem.trainer_busy),
+        room_busy=later(problem.room_busy),
+        group_busy=later(problem.group_busy),
+    )
 
 
 def repair(problem: Problem, published: Plan, *, seconds: float = 15.0) -> Repaired:
-    """A plan without violations near the published one. Raises `NotRepaired`."""
+    """A plan without violations near the published one, with as few changes as are found. Raises `NotRepaired`."""
     began = time.monotonic()
-    hurt = broken(problem, published)
+    hurt, must = _broken(problem, published)
     if not hurt:
-        return Repaired(published, (), (), True, "nothing is broken", 0.0, 0.0)
+        return Repaired(published, (), (), True, "nothing is broken", 0.0, 0.0, costs(problem, published))
 
-    def done(plan: Plan, how: str, minimal: bool, clash_free_after: float) -> Repaired:
+    def left() -> float:
+        return seconds - (time.monotonic() - began)
+
+    def done(plan: Plan, how: str, first: float) -> Repaired:
         if violations := check(problem, plan):
             raise NotRepaired(len(violations))
         changed = tuple(id for id, where in plan.items() if where != published[id])
-        now = time.monotonic() - began
-        return Repaired(plan, tuple(hurt), changed, minimal, how, now, clash_free_after or now)
+        minimal = set(changed) <= must
+        quality = costs(replace(problem, before={}), plan)
+        return Repaired(
+            plan,
+            tuple(hurt),
+            changed,
+            minimal,
+            how,
+            time.monotonic() - began,
+            first or time.monotonic() - began,
+            quality,
+        )
 
-    found = _exactly(problem, published, set(hurt), published, seconds=min(2.0, seconds / 3))
+    found = _exactly(problem, published, set(hurt), published, seconds=min(1.5, seconds / 4))
+    if found is not None and _changes(found[0], published) <= must:
+        # Each of these must change; when no other has, there is no smaller change.
+        return done(found[0], "exact, broken events only", 0.0)
+    best: Plan
     if found is not None:
-        # Each broken event must change; when no other has, there is no smaller change.
-        plan, _ = found
-        return done(plan, "exact, broken events only", True, 0.0)
-    costs = {event.id: problem.change_costs.get(event.id, CHANGED) for event in problem.events}
-    warm = replace(problem, before=published, change_costs=costs)
-    annealed = solve(
-        warm,
-        seconds=min(3.0, seconds / 3),
-        seeds=(0, 1),
-        begin=published,
-        schedule=WARM,
-        focus=_around(problem, published, hurt),
-    )
+        best, how, first = found[0], "exact, around the broken events", time.monotonic() - began
+    else:
+        before = time.monotonic() - began
+        best, first = _annealed(problem, published, hurt, WEIGHTS[-1], min(3.0, max(1.0, seconds / 4)))
+        how, first = "annealed, then exact around its changes", before + first
+    for free in _growing(problem, published, {*hurt, *_changes(best, published)}):
+        if left() < 0.5:
+            break
+        found = _exactly(problem, published, free, best, seconds=left())
+        if found is None:
+            break
+        if len(_changes(found[0], published)) < len(_changes(best, published)):
+            best = found[0]
+        if not found[1] or _changes(best, published) <= must:
+            break
+    return done(best, how, first)
+
+
+def alternatives(problem: Problem, published: Plan, *, seconds: float = 15.0) -> list[Repaired]:
+    """Up to four plans to choose from, fewest changes first, each better than the one before it in quality.
+
+    The repair with fewest changes, and annealing that counts changes less and less (`WEIGHTS`). Raises `NotRepaired`.
+    """
+    share = seconds / (len(WEIGHTS) + 1)
+    offers = [repair(problem, published, seconds=share)]
+    hurt, _ = _broken(problem, published)
+    for weight in WEIGHTS:
+        began = time.monotonic()
+        try:
+            plan, first = _annealed(problem, published, hurt, weight, share)
+        except NotRepaired:
+            continue
+        quality = costs(replace(problem, before={}), plan)
+        changed = tuple(sorted(_changes(plan, published)))
+        how = f"annealed, changes weigh {weight}"
+        offers.append(Repaired(plan, tuple(hurt), changed, False, how, time.monotonic() - began, first, quality))
+    chosen: list[Repaired] = []
+    for offer in sorted(offers, key=lambda offer: (len(offer.changed), offer.cost)):
+        if not chosen or offer.cost < chosen[-1].cost:
+            chosen.append(offer)
+    return chosen
+
+
+def _changes(plan: Plan, published: Plan) -> set[str]:
+    return {id for id, where in plan.items() if where != published[id]}
+
+
+def _annealed(
+    problem: Problem, published: Plan, hurt: Iterable[str], weight: int, seconds: float
+) -> tuple[Plan, float]:
+    """A plan near the published one, and the seconds until the first without a clash. Raises `NotRepaired`."""
+    prices = {e.id: problem.change_costs.get(e.id, CHANGED) for e in problem.events}
+    weighed = {id: (weight * time_, weight * trainer, weight * room) for id, (time_, trainer, room) in prices.items()}
+    warm = replace(problem, before=published, change_costs=weighed)
+    focus = _around(problem, hurt)
+    try:
+        annealed = solve(warm, seconds=seconds, seeds=(0, 1), begin=published, schedule=WARM, focus=focus)
+    except Impossible as error:
+        raise NotRepaired(len(list(hurt)), str(error)) from None
     if annealed.violations:
         raise NotRepaired(len(annealed.violations))
-    first = time.monotonic() - began - annealed.seconds + (annealed.clash_free_after or annealed.seconds)
-    free = {id for id, where in annealed.plan.items() if where != published[id]} | set(hurt)
-    left = max(1.0, seconds - (time.monotonic() - began))
-    polished = _exactly(problem, published, free, annealed.plan, seconds=left)
-    if polished is None:
-        return done(annealed.plan, "annealed", False, first)
-    plan, proven = polished
-    return done(plan, "annealed, then exact within its changes", proven and len(free) == len(hurt), first)
+    return annealed.plan, annealed.clash_free_after or annealed.seconds
 
 
-def _around(problem: Problem, published: Plan, hurt: Iterable[str]) -> list[str]:
+def _around(problem: Problem, hurt: Iterable[str]) -> list[str]:
     """The broken events, and those of their classes: what a repair begins with."""
     known = {event.id: event for event in problem.events}
     series = {(known[id].cls, known[id].groups) for id in hurt}
-    return [event.id for event in problem.events if (event.cls, event.groups) in series and event.id in published]
+    return [event.id for event in problem.events if (event.cls, event.groups) in series]
+
+
+def _growing(problem: Problem, published: Plan, free: set[str]) -> Iterator[set[str]]:
+    """The events, then with what was published for their groups on their days, then for their groups in their weeks."""
+    known = {event.id: event for event in problem.events}
+    yield free
+    for days in (1, problem.days_per_week):
+        per = days * problem.slots_per_day
+        near = {(group, published[id].start // per) for id in free for group in known[id].groups}
+        more = free | {
+            event.id for event in problem.events for group in event.groups
+            if (group, published[event.id].start // per) in near
+        }  # fmt: skip
+        if len(more) > _MOST_FREE or more == free:
+            return
+        yield more
 
 
 def _exactly(
@@ -185,6 +327,8 @@ class _Taken:
             for holder in holders:
                 self.slots[holder] |= set(own)
                 self.load[*holder, day] += event.duration
+            if where.trainer is not None:
+                self.load["week", where.trainer, day // problem.days_per_week] += event.duration
 
     def free(self, kind: str, name: str, start: int, duration: int) -> bool:
         return self.slots[kind, name].isdisjoint(range(start, start + duration))
@@ -270,16 +414,20 @@ def _apart(
                 lanes[kind, name].append(
                     model.new_optional_fixed_size_interval_var(one.at, event.duration, literal, "")
                 )
-                if kind == "t" and problem.trainer_day_cap < per_day:
+                if kind == "t" and (problem.trainer_day_cap < per_day or problem.trainer_week_cap is not None):
                     for day, literals in days.items():
                         both = model.new_bool_var("")
                         model.add(sum(literals) + literal <= 1 + both)
                         loads["t", name, day].append(event.duration * both)
+                        loads["week", name, day // problem.days_per_week].append(event.duration * both)
     for intervals in lanes.values():
         if len(intervals) > 1:
             model.add_no_overlap(intervals)
     for (kind, name, day), terms in loads.items():
-        cap = problem.trainer_day_cap if kind == "t" else problem.group_day_caps.get(day, per_day)
+        if kind == "week":
+            cap = per_day * problem.days_per_week if problem.trainer_week_cap is None else problem.trainer_week_cap
+        else:
+            cap = problem.trainer_day_cap if kind == "t" else problem.group_day_caps.get(day, per_day)
         model.add(sum(terms) + taken.load[kind, name, day] <= cap)
 
 

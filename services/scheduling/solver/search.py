@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from services.scheduling.solver.anneal import LEVELS, SCALE, Moves, State, cooling
 from services.scheduling.solver.check import Violation, check, costs
 from services.scheduling.solver.problem import Plan, Problem
@@ -22,17 +20,20 @@ TOLD_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a search cools, what a clash costs, and which moves it makes."""
+    """How a search cools, by stages (share of it, from which temperature to which), what a clash costs, its moves."""
 
-    hottest: str = "10"
-    coldest: str = "0.12"
-    hard: int = 50
-    moves: Moves = field(default_factory=Moves)
+    stages: tuple[tuple[str, str, str], ...]
+    hard: int
+    moves: Moves
 
 
-LECTURES = Schedule()
+LECTURES = Schedule((("1", "10", "0.12"),), 50, Moves(start=405, start_room=405, room=92, kempe=102, periods=20))
 """For lectures of one slot with many groups, as in the public benchmark."""
-COHORTS = Schedule("12", "0.15", 40, Moves(kempe=0, series=60, swap=120, trainer=400, keep=500))
+COHORTS = Schedule(
+    (("0.08", "2", "0.2"), ("0.92", "6", "0.1")),
+    50,
+    Moves(start=150, start_room=100, room=150, trainer=100, free=300, kempe=60, all_trainer=60, all_room=104),
+)
 """For sessions of several slots, with trainers and rooms to choose."""
 
 
@@ -103,7 +104,7 @@ def solve(
         return _finished(problem, states, seeds, 0.0, 0, None)
     _warm(problem, how)
     watch = _Watch(len(states), time.monotonic(), steps)
-    heats, moves = cooling(how.hottest, how.coldest), how.moves.told()
+    heats, moves = cooling(*how.stages), how.moves.told()
     threads = [
         threading.Thread(target=_work, args=(state, n, heats, moves, seconds, watch), daemon=True)
         for n, state in enumerate(states)
@@ -134,22 +135,20 @@ class _Watch:
         return time.monotonic() - self.began
 
 
-def _work(
-    state: State, number: int, heats: np.ndarray, moves: np.ndarray, seconds: float | None, watch: _Watch
-) -> None:
+def _work(state: State, number: int, heats: list[int], moves: list[int], seconds: float | None, watch: _Watch) -> None:
     if watch.steps is not None:
         share, more = divmod(watch.steps, LEVELS)
         for level in range(LEVELS):
             if watch.stopping.is_set():
                 return
-            _chunk(state, number, moves, int(heats[level]), share + (level < more), watch)
+            _chunk(state, number, moves, heats[level], share + (level < more), watch)
         return
     assert seconds is not None
     while not watch.stopping.is_set() and (elapsed := watch.elapsed) < seconds:
-        _chunk(state, number, moves, int(heats[int(elapsed / seconds * LEVELS)]), CHUNK, watch)
+        _chunk(state, number, moves, heats[min(LEVELS - 1, int(elapsed / seconds * LEVELS))], CHUNK, watch)
 
 
-def _chunk(state: State, number: int, moves: np.ndarray, heat: int, steps: int, watch: _Watch) -> None:
+def _chunk(state: State, number: int, moves: list[int], heat: int, steps: int, watch: _Watch) -> None:
     state.run(moves, heat, steps)
     watch.moves[number] += steps
     if watch.clash_free_after is None and state.best[0] == 0:

@@ -13,21 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.scheduling.solver import anneal, cbctt, generator
-from services.scheduling.solver.anneal import SCALE, Moves, State
+from services.scheduling.solver import anneal, cbctt, generator, kernel
+from services.scheduling.solver.anneal import SCALE, Impossible, Moves, State
 from services.scheduling.solver.check import check, costs
 from services.scheduling.solver.problem import Event, Pin, Placement, Plan, Problem, Weights
 from services.scheduling.solver.search import COHORTS, LECTURES, Progress, solve
 from stack import PROJECT
 
 ITC = PROJECT / "benchmarks" / "cbctt" / "itc2007"
-EVERYTHING = Moves(kempe=150, periods=100, same=100, keep=400, trainer=300, series=150, swap=150)
+EVERYTHING = Moves(
+    start=104, start_room=100, room=100, trainer=100, start_trainer=100, free=120, kempe=200, periods=50,
+    all_trainer=75, all_room=75,
+).told()  # fmt: skip
 
 
 def some_problem(seed: int) -> Problem:
     """A small problem that has something of everything: made up, often without a plan."""
     dice = random.Random(seed)
-    lectures = dice.random() < 0.5
+    lectures, led_by_one = dice.random() < 0.5, dice.random() < 0.3
     days, per_day = dice.randint(1, 4), dice.randint(2, 7)
     trainers = [f"t{n}" for n in range(dice.randint(1, 4))]
     rooms = {f"r{n}": dice.randint(5, 30) for n in range(dice.randint(1, 4))}
@@ -37,7 +40,7 @@ def some_problem(seed: int) -> Problem:
     for cls in classes:
         duration = 1 if lectures else dice.randint(1, min(3, per_day))
         own = tuple(sorted(dice.sample(groups, dice.randint(0, min(2, len(groups))))))
-        led = tuple(sorted(dice.sample(trainers, dice.randint(0, len(trainers)))))
+        led = tuple(sorted(dice.sample(trainers, dice.randint(0, 1 if led_by_one else len(trainers)))))
         held = tuple(sorted(dice.sample(sorted(rooms), dice.randint(0, len(rooms)))))
         size = dice.randint(1, min(30, *(rooms[room] for room in held))) if held else 1
         starts = [day * per_day + slot for day in range(days) for slot in range(per_day - duration + 1)]
@@ -63,7 +66,10 @@ def some_problem(seed: int) -> Problem:
         trainer_busy=busy(trainers), room_busy=busy(sorted(rooms)), group_busy=busy(groups),
         arcs=tuple(arc for arc in pairwise(classes) if dice.random() < 0.3),
         group_day_caps={day: dice.randint(1, per_day) for day in range(days) if dice.random() < 0.3},
-        trainer_day_cap=dice.randint(1, per_day),
+        trainer_day_cap=per_day if led_by_one else dice.randint(1, per_day),
+        trainer_week_cap=None if led_by_one or dice.random() < 0.5 else dice.randint(1, 2 * per_day),
+        days_per_week=2,
+        week_targets={group: {week: dice.randint(0, 4) for week in range(2)} for group in dice.sample(groups, 1)},
         pins={e.id: Pin(start=dice.choice(e.starts)) for e in events if dice.random() < 0.1},
         change_costs={id: (dice.randint(0, 9), dice.randint(0, 9), dice.randint(0, 9)) for id in before},
         before=before,
@@ -73,48 +79,50 @@ def some_problem(seed: int) -> Problem:
 
 
 def agrees(state: State) -> None:
-    """Engine and checker say the same of where everything is."""
+    """Engine and checker say the same of where everything is, and nothing is counted but what is there."""
     plan = state.plan(best=False)
     clashes, cost = state.now
     assert cost // SCALE == sum(costs(state.problem, plan).values())
     assert (clashes == 0) == (check(state.problem, plan) == [])
     assert clashes >= 0
+    anew = state.state.copy()
+    kernel.fill(state.given, anew, state.scratch.copy(), state.at)
+    assert np.array_equal(anew, state.state)
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(200))
 def test_after_any_moves_the_engine_counts_what_the_checker_counts(seed: int) -> None:
     state = State(some_problem(seed), seed, hard=20)
     state.begin()
     agrees(state)
-    for heat in (0, 10**9, 10**7, 10**11):
-        state.run(EVERYTHING.told(), heat, 97)
+    for heat in (0, 10**5, 10**3, 10**7):
+        state.run(EVERYTHING, heat, 97)
         agrees(state)
     best = state.plan()
     assert state.best[1] // SCALE == sum(costs(state.problem, best).values())
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_a_move_that_is_undone_leaves_every_byte_as_it_was(seed: int) -> None:
-    """Nothing is accepted below zero degrees. Where events of one start stand in their list is no state."""
+    """Far below zero degrees nothing is accepted."""
     state = State(some_problem(seed), seed, hard=20)
     state.begin()
-    before = state.m.copy()
-    far_below = np.full(len(anneal.LN), 1 << 16, dtype=np.int64), np.int64(-(2**40))
-    accepted = anneal._steps(state.m, state.o, EVERYTHING.told(), far_below[0], state.x, state.cost, far_below[1], 500)
-    assert accepted == 0
-    o, events = state.o, len(state.problem.events)
-    scratch = np.zeros(len(before), dtype=bool)
-    for part, size in ((anneal.MV, events), (anneal.MS, events), (anneal.MT, events), (anneal.MR, events)):
-        scratch[o[part] : o[part] + size] = True
-    scratch[o[anneal.MARK] + events : o[anneal.MARK] + 4 * events] = True
-    slots = state.problem.days * state.problem.slots_per_day
-    lists = [(o[anneal.AT] + s * events, before[o[anneal.NAT] + s]) for s in range(slots)] if o[anneal.KEMPE] else []
-    for first, many in lists:
-        assert sorted(before[first : first + many]) == sorted(state.m[first : first + many])
-    if lists:
-        scratch[o[anneal.AT] : o[anneal.AT] + slots * events] = True
-        scratch[o[anneal.POS] : o[anneal.POS] + events] = True
-    assert np.array_equal(before[~scratch], state.m[~scratch])
+    before, kept, cost = state.state.copy(), state.plan(), state.now
+    state.run(EVERYTHING, -(2**40), 500)
+    assert state.accepted == 0
+    assert np.array_equal(before, state.state) and state.plan() == kept and state.now == cost
+
+
+def test_every_kind_of_move_is_made() -> None:
+    """Each alone changes a plan, so none is there in name only."""
+    lectures = cbctt.read(ITC / "comp01.ectt").problem
+    cohorts = generator.cohorts(generator.Size(3, 12, 2, 2), 7)
+    for kind in kernel.MOVES:
+        state = State(lectures if kind in ("periods", "kempe") else cohorts, 1, hard=1)
+        state.begin()
+        state.run(Moves(**{kind: 1024}).told(), 10**9, 5000)
+        assert state.accepted > 0, kind
+        agrees(state)
 
 
 def test_a_pinned_part_is_never_moved() -> None:
@@ -135,19 +143,19 @@ def test_bounded_by_tries_it_makes_the_same_plan_on_every_machine() -> None:
     cohorts = solve(generator.cohorts(generator.Size(3, 12, 2, 2), 7), steps=300_000, seeds=(3,))
     assert (digest(lectures.plan), digest(cohorts.plan)) == GOLDEN
     logarithms = hashlib.sha256(anneal.LN.tobytes()).hexdigest()[:16]
-    assert logarithms == "b21fefeb7deb2b79"
+    assert logarithms == "6625cfd7d4c2af19"
 
 
-GOLDEN = ("c5e72f97d2aed24e", "a0173c579f2d237b")
+GOLDEN = ("3907ea008606e4c1", "0df7aa0a87f6f17e")
 
 
 @pytest.mark.parametrize(
     ("name", "steps", "seed", "most"),
     [
-        ("comp01", 4_000_000, 4, 5),
-        ("comp11", 2_000_000, 0, 0),
-        ("comp07", 12_000_000, 3, 25),
-        ("comp14", 5_000_000, 1, 65),
+        ("comp01", 3_000_000, 2, 5),
+        ("comp11", 4_000_000, 0, 0),
+        ("comp07", 30_000_000, 1, 20),
+        ("comp14", 10_000_000, 1, 60),
     ],
 )
 def test_the_public_benchmark_is_solved_as_well_as_it_was(name: str, steps: int, seed: int, most: int) -> None:
@@ -180,7 +188,7 @@ def test_it_tells_how_far_it_is_and_stops_when_told_with_the_best_so_far() -> No
 def test_a_plan_that_is_there_is_gone_on_from() -> None:
     problem = generator.cohorts(generator.Size(2, 10, 2, 2), 1)
     first = solve(problem, steps=400_000, seeds=(0,))
-    cold = replace(COHORTS, hottest="0.2", coldest="0.15")
+    cold = replace(COHORTS, stages=(("1", "0.2", "0.15"),))
     second = solve(problem, steps=50_000, seeds=(1,), begin=first.plan, schedule=cold)
     assert second.violations == [] and second.cost <= first.cost
 
@@ -196,6 +204,33 @@ def test_a_problem_without_a_plan_ends_with_its_violations_named() -> None:
     solved = solve(problem, steps=1000, seeds=(0,), schedule=LECTURES)
     assert {"H2", "H3"} <= {violation.rule for violation in solved.violations}
     assert solved.clash_free_after is None
+
+
+def test_an_event_without_any_place_is_named_at_once() -> None:
+    event = Event("a/0", "a", 1, (), (), (), ("g",))
+    with pytest.raises(Impossible, match="a/0 has no start"):
+        solve(Problem(1, 1, (event,)), seconds=60)
+    large = Event("a/0", "a", 1, (0,), (), ("r",), ("g",), size=30)
+    with pytest.raises(Impossible, match="no room of a/0 has 30 seats"):
+        solve(Problem(1, 1, (large,), {"r": 20}), seconds=60)
+
+
+def test_a_week_of_a_group_is_kept_near_its_target() -> None:
+    starts = tuple(range(4 * 8))
+    events = tuple(Event(f"a/{n}", f"a{n}", 1, starts, (), (), ("g",)) for n in range(16))
+    problem = Problem(4, 8, events, days_per_week=2, week_targets={"g": {0: 8, 1: 8}})
+    solved = solve(problem, steps=50_000, seeds=(0,), schedule=COHORTS)
+    in_the_first = sum(where.start < 16 for where in solved.plan.values())
+    assert solved.by_rule["S2"] == 0 and 6 <= in_the_first <= 10
+
+
+def test_a_trainers_week_is_not_overfilled() -> None:
+    starts = tuple(range(4 * 8))
+    events = tuple(Event(f"a/{n}", f"a{n}", 2, starts[:-1:2], ("ann", "bob"), (), ()) for n in range(8))
+    problem = Problem(4, 8, events, days_per_week=4, trainer_week_cap=8, trainer_day_cap=8)
+    solved = solve(problem, steps=50_000, seeds=(0,))
+    assert solved.violations == []
+    assert sorted(where.trainer or "" for where in solved.plan.values()) == ["ann"] * 4 + ["bob"] * 4
 
 
 def test_no_service_loads_the_engines_compiler() -> None:
@@ -216,9 +251,9 @@ def test_what_was_compiled_is_kept_where_it_is_told_and_a_read_only_tree_is_no_h
     (tree / "solver").symlink_to(PROJECT / "services" / "scheduling" / "solver")
     script = (
         "import time; began = time.monotonic(); "
-        "from services.scheduling.solver.anneal import State; "
         "from services.scheduling.solver.problem import Event, Problem; "
-        "State(Problem(1, 2, (Event('a', 'a', 1, (0, 1)),)), 0, hard=1).begin(); "
+        "from services.scheduling.solver.search import solve; "
+        "solve(Problem(1, 2, (Event('a', 'a', 1, (0, 1)),)), steps=10, seeds=(0,)); "
         "print(time.monotonic() - began)"
     )
     cache = tmp_path / "compiled"
