@@ -111,6 +111,10 @@ def conflict(error: BaseException) -> bool:
     )
 
 
+AWAY = (Unavailable, PyMongoError)
+"""What a loop that asks again anyway waits out, whatever ails the database."""
+
+
 def away(error: BaseException) -> bool:
     """Whether the database cannot be reached at all."""
     return isinstance(error, (ServerSelectionTimeoutError, ConnectionFailure))

@@ -23,9 +23,8 @@ from services.notification.domain import Delivery, DeliveryStatus, Message, Name
 from shared import clock
 from shared.contacts import Contact, contacts_of
 from shared.contracts.notification import Channel
-from shared.errors import Unavailable
 from shared.lease import Lease
-from shared.mongo import Transaction
+from shared.mongo import AWAY, Transaction
 from shared.service import Context
 
 AT_ONCE = 50
@@ -66,7 +65,7 @@ async def send_messages(context: Context) -> None:
                 else:
                     await _pause(context, POLL_SECONDS)
                 backoff = 0.2
-            except (Unavailable, aiosmtplib.SMTPException, OSError) as error:
+            except (*AWAY, aiosmtplib.SMTPException, OSError) as error:
                 log.warning("messages.waiting", reason=type(error).__name__, seconds=round(backoff, 1))
                 await _pause(context, backoff)
                 backoff = min(30.0, backoff * 2)

@@ -76,6 +76,14 @@ class SearchUnderWay(Rejected):
     """Another search for this timetable has not ended; stop it first."""
 
 
+class SearchStopped(Rejected):
+    """The search was stopped before there was a timetable."""
+
+
+class SearchBroken(Rejected):
+    """The search ended by an error of ours, which is in the solver's log."""
+
+
 class AlreadyReserved(Rejected):
     """A trainer, room or learning group is taken at that time."""
 

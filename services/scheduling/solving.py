@@ -19,10 +19,11 @@ from services.scheduling.commands import ToPlace
 from services.scheduling.domain import Search, SearchProgress
 from services.scheduling.solver.anneal import Impossible
 from services.scheduling.solver.explain import explain
-from services.scheduling.solver.problem import Problem
+from services.scheduling.solver.problem import Plan, Problem
 from services.scheduling.solver.search import Progress, Solved, solve
-from shared.errors import Rejected, Unavailable
+from shared.errors import Rejected
 from shared.lease import Lease
+from shared.mongo import AWAY
 from shared.service import Context
 
 LOOK_SECONDS = 0.5
@@ -40,7 +41,7 @@ async def solve_searches(context: Context) -> None:
             if not await _next(context):
                 await _pause(context.stopping, LOOK_SECONDS)
             backoff = LOOK_SECONDS
-        except Unavailable as error:
+        except AWAY as error:
             log.warning("searches.waiting", reason=type(error).__name__, seconds=round(backoff, 1))
             await _pause(context.stopping, backoff)
             backoff = min(30.0, backoff * 2)
@@ -48,14 +49,16 @@ async def solve_searches(context: Context) -> None:
 
 async def _next(context: Context) -> bool:
     """Do one search of those that nobody does; returns whether there was one."""
-    for search in await store.open_searches(context.database):
-        lease = Lease(context.database, f"search/{search.id}", context.settings.lease_seconds)
+    for seen in await store.open_searches(context.database):
+        lease = Lease(context.database, f"search/{seen.id}", context.settings.lease_seconds)
         if await lease.keep():
             try:
-                await _search(search, lease, context)
+                search = await context.database.get(Search, seen.id)  # another may have ended it meanwhile
+                if search is not None and not search.over:
+                    await _search(search, lease, context)
+                    return True
             finally:
                 await lease.release()
-            return True
     return False
 
 
@@ -67,8 +70,11 @@ async def _search(search: Search, lease: Lease, context: Context) -> None:
         if context.stopping.is_set():
             return  # begun again by who comes next
         if solved.violations:
+            ended = await context.database.get(Search, search.id)
+            if ended is not None and ended.stopping:
+                raise domain.SearchStopped
             raise await asyncio.to_thread(_why, given)
-        adopted = await commands.adopt(search.id, given, solved.plan, context.database)
+        adopted = await _adopted(search.id, given, solved.plan, lease, context)
         log.info("search.ended", schedule_id=search.id, adopted=adopted, tries=solved.moves, cost=solved.cost)
     except domain.DoesNotFit as refusal:
         season = await commands.calendar_of(search.cohort_id, context.database)
@@ -77,6 +83,25 @@ async def _search(search: Search, lease: Lease, context: Context) -> None:
     except Rejected as refusal:
         await commands.give_up(search.id, refusal, context.database)
         log.info("search.failed", schedule_id=search.id, reason=refusal.code)
+    except AWAY:
+        raise
+    except Exception as error:  # begun again it would only fail again, and all others wait behind it
+        log.error("search.broken", schedule_id=search.id, reason=type(error).__name__, exc_info=True)
+        await commands.give_up(search.id, domain.SearchBroken(), context.database)
+
+
+async def _adopted(id: str, given: ToPlace, plan: Plan, lease: Lease, context: Context) -> bool:
+    """Make the result the draft, as soon as the database can take it; returns whether it was better."""
+    while True:
+        try:
+            return await commands.adopt(id, given, plan, context.database)
+        except AWAY:
+            if context.stopping.is_set():
+                raise
+            log.warning("search.waiting", schedule_id=id)
+            await _pause(context.stopping, LOOK_SECONDS)
+            with suppress(*AWAY):
+                await lease.keep()
 
 
 async def _watched(search: Search, given: ToPlace, lease: Lease, context: Context) -> Solved:
@@ -92,7 +117,7 @@ async def _watched(search: Search, given: ToPlace, lease: Lease, context: Contex
     try:
         while not work.done():
             await asyncio.wait([work], timeout=TELL_SECONDS)
-            with suppress(Unavailable):  # a database that is away stops no search; the result waits for it
+            with suppress(*AWAY):  # a database that is away stops no search; the result waits for it
                 await lease.keep()
                 if seen and not await commands.note_progress(search.id, _told(seen[-1]), context.database):
                     stop.set()

@@ -13,6 +13,7 @@ import pytest
 
 from services.scheduling import commands, domain
 from services.scheduling.domain import Schedule, Search, SearchStatus, Trainer
+from services.scheduling.solver.search import solve
 from services.scheduling.solving import solve_searches
 from shared.errors import IdTaken, NotFound, Unavailable
 from shared.lease import Lease
@@ -43,7 +44,7 @@ async def over(database: Database, id: str) -> Search:
         found = await database.get(Search, id)
         return found is not None and found.over
 
-    await until(ended, seconds=60)
+    await until(ended, seconds=120)
     found = await database.get(Search, id)
     assert found is not None
     return found
@@ -180,7 +181,10 @@ async def test_what_cannot_be_placed_says_why(database: Database) -> None:
         assert search.missing["shortages"][0]["short_by_jp"] == 16
 
 
-async def test_a_calendar_that_is_too_short_is_explained_by_the_smallest_clash(database: Database) -> None:
+async def test_a_calendar_that_is_too_short_is_explained_by_the_smallest_clash(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.scheduling.solving.EXPLAIN_SECONDS", 100.0)  # a busy machine needs more than 20
     story = replace(Story(), starts_on=Story().starts_on + timedelta(days=1))
     with clock_at(BEFORE):
         await know(database, story)
@@ -191,6 +195,29 @@ async def test_a_calendar_that_is_too_short_is_explained_by_the_smallest_clash(d
     assert (search.status, search.reason) == (SearchStatus.FAILED, "does-not-fit")
     assert search.missing["fewest"] is True
     assert "all of distance ends before any of workplace begins" in search.missing["clash"]
+
+
+async def test_an_error_of_the_engine_ends_its_search_and_not_those_that_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story, other = Story(), Story(n=2)
+
+    def broken(problem: Any, **how: Any) -> Any:
+        if how["seconds"] == 7:
+            raise AssertionError("miscounted")
+        return solve(problem, **how)
+
+    monkeypatch.setattr("services.scheduling.solving.solve", broken)
+    with clock_at(BEFORE):
+        await know(database, story)
+        await know(database, other)
+        await staff(database)
+        await ask(database, story, seconds=7)
+        await ask(database, other)
+        async with solving(database):
+            first, second = await over(database, story.schedule_id), await over(database, other.schedule_id)
+    assert (first.status, first.reason) == (SearchStatus.FAILED, "search-broken")
+    assert (second.status, second.adopted) == (SearchStatus.DONE, True)
 
 
 async def test_the_same_request_is_one_search_and_another_waits_for_its_end(database: Database) -> None:

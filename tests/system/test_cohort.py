@@ -210,6 +210,48 @@ async def test_each_service_shows_its_openapi_and_its_pages_under_its_prefix(pla
 
 
 @pytest.mark.parametrize("group", ["scheduling", "assessment", "notification", "notification-feed"])
+async def test_a_search_for_a_timetable_is_done_by_the_solvers_process_and_told_through_the_gateway(
+    played: Played,
+) -> None:
+    """Its process is killed while it searches; begun again, it does the same search."""
+    stack, organiser = played.stack, ("organiser", uid(1, 0xF0), ())
+    cohort = next(event.subject for event in played.summary.events if event.type.endswith("cohort-opened.v1"))
+    path = f"/scheduling/v1/schedules/{uid(1, 0xCC)}/search"
+    stack.start_part("scheduling-solver")
+    try:
+        async with httpx.AsyncClient(timeout=30) as http:
+            gateway = Gateway(stack.endpoints["gateway"], Embedded(stack).sign_in, http)
+
+            async def search() -> Any:
+                return await gateway.call(organiser, "GET", path)
+
+            async def searching() -> bool:
+                return ((await search())["progress"] or {}).get("phase") == "searching"
+
+            async def gone_on() -> bool:
+                return bool((await search())["progress"] != left)
+
+            async def ended() -> bool:
+                return (await search())["status"] in ("done", "failed")
+
+            body = {"cohort_id": cohort, "seconds": 60}
+            asked = await gateway.call(organiser, "PUT", path, body, expect=(202,))
+            assert (asked["status"], asked["progress"]) == ("asked", None)
+            await until(searching, seconds=60)
+            stack.kill_part("scheduling-solver")
+            left = (await search())["progress"]
+            stack.start_part("scheduling-solver")
+            await until(gone_on, seconds=60)
+            await gateway.call(organiser, "DELETE", path)
+            await until(ended, seconds=30)
+            told = await search()
+            assert (told["status"], told["adopted"]) == ("done", True), told
+            found = await gateway.call(organiser, "GET", f"/scheduling/v1/schedules/{uid(1, 0xCC)}")
+            assert found["status"] == "draft" and found["cost"] == told["progress"]["by_rule"]
+    finally:
+        stack.stop_part("scheduling-solver")
+
+
 async def test_in_whatever_order_a_groups_partitions_come_it_rebuilds_the_same_from_the_beginning(
     played: Played, group: str, mongo_uri: str, count: Callable[[str], None]
 ) -> None:

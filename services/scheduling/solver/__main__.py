@@ -68,6 +68,7 @@ def bench(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
     seconds: Seconds = 60,
     seeds: Seeds = 2,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A folder for the solutions.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only these instances.")] = None,
     peer: Annotated[
@@ -81,7 +82,14 @@ def bench(
     try:
         with console.status("compiling") as status:
             for row in benchmark.rows(
-                folder, seconds=seconds, seeds=seeds, out=out, only=only or (), peer=peer, told=status.update
+                folder,
+                seconds=seconds,
+                seeds=seeds,
+                first=seed,
+                out=out,
+                only=only or (),
+                peer=peer,
+                told=status.update,
             ):
                 found.append(row)
                 console.print(f"{row.instance}: {', '.join(map(str, row.ours))}", highlight=False)
@@ -113,6 +121,26 @@ def bench(
     Console(width=140).print(table)
     for name, value in benchmark.sums(found).items():
         print(f"{name}: {value:+.1%}" if name.startswith("gap") else f"{name}: {value:.0f}")
+
+
+@app.command("ablation")
+def ablation(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    seconds: Seconds = 10,
+    seeds: Seeds = 2,
+) -> None:
+    """What each kind of move and the range of cooling are worth: on eight instances of a folder, and on 40 cohorts."""
+    console = Console(stderr=True)
+    with console.status("compiling") as status:
+        print(f"excess over the best known, summed over {', '.join(benchmark.TUNED_ON)}; {seconds:g} s, {seeds} seeds")
+        for name, excess in benchmark.ablation(folder, seconds, seeds, status.update):
+            print(f"{name:34} {excess:7.1f}", flush=True)
+        problem = generator.cohorts(generator.Size(), 1)
+        print("40 cohorts: clashes, cost, idle, further trainers, further rooms, seconds to the first without a clash")
+        for name, solved in benchmark.ablation_of_cohorts(problem, seconds, seeds, status.update):
+            first = "-" if solved.clash_free_after is None else f"{solved.clash_free_after:.2f}"
+            rules = [solved.by_rule[rule] for rule in ("S1", "S4", "S5")]
+            print(f"{name:34} {len(solved.violations):4} {solved.cost:7} {rules} {first}", flush=True)
 
 
 @app.command("cohorts")
@@ -233,6 +261,8 @@ def explain_file(
         problem = replace(problem, group_busy=busy)
     reason = explain.explain(problem, seconds=seconds)
     words = [rule.words(season.named) for rule in reason.rules]
+    if not (words or reason.shortages or reason.feasible) and not solve(problem, seconds=seconds).violations:
+        reason = replace(reason, feasible=True)
     if as_json:
         told = {"clash": words, "smallest": reason.smallest, "short": [str(one) for one in reason.shortages]}
         print(json.dumps(told | {"feasible": reason.feasible}))
@@ -282,6 +312,7 @@ class _watched:
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         self._task = self._bar.add_task(name, total=None, told="")
         self._interrupted = False
+        self._said = sys.stderr.isatty()
         self._before: Any = None
 
     def __enter__(self) -> Callable[[Progress], bool]:
@@ -297,6 +328,9 @@ class _watched:
             words = "compiling (once on a machine)"
         else:
             rules = " ".join(f"{rule} {cost}" for rule, cost in seen.by_rule.items())
+            if not self._said:
+                print("searching; Ctrl-C ends it with the best so far", file=sys.stderr, flush=True)
+                self._said = True
             words = f"{seen.clashes} clashes, cost {seen.cost // 100} ({rules}), {seen.moves / 1e6:.0f} M moves"
         self._bar.update(self._task, told=words)
         return not self._interrupted

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
 from services.scheduling.solver import cbctt
-from services.scheduling.solver.search import Schedule, Solved, solve
+from services.scheduling.solver.problem import Problem
+from services.scheduling.solver.search import COHORTS, LECTURES, Schedule, Solved, solve
 
 TUNED_ON = ("comp02", "comp06", "comp07", "comp10", "comp13", "comp16", "comp18", "comp21")
 """The instances on which parameters were chosen; what is told of the others was not."""
@@ -56,13 +57,14 @@ def rows(
     *,
     seconds: float,
     seeds: int,
+    first: int = 0,
     out: Path | None = None,
     only: Sequence[str] = (),
     peer: str | None = None,
     schedule: Schedule | None = None,
     told: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Row]:
-    """Solve every instance of the folder with seeds 0 to `seeds` - 1, two at a time. Raises `Disagrees`.
+    """Solve every instance of the folder with so many seeds from `first` on, two at a time. Raises `Disagrees`.
 
     A peer has the instance after us, or with one seed at the same time, each on a core of its own.
     """
@@ -74,8 +76,8 @@ def rows(
         found: list[Solved] = []
         costs: list[int] = []
         other = _Peer(peer, file) if peer and seeds == 1 else None
-        for first in range(0, seeds, 2):
-            pair = list(range(first, min(seeds, first + 2)))
+        for seed in range(first, first + seeds, 2):
+            pair = list(range(seed, min(first + seeds, seed + 2)))
             solved = solve(instance.problem, seconds=seconds, seeds=pair, schedule=schedule)
             found.append(solved)
             costs += [cost // 100 if not clashes else 10**6 for clashes, cost in solved.costs_by_seed]
@@ -185,3 +187,51 @@ def _beside(judged: Sequence[Row]) -> dict[str, float]:
 
 def as_json(found: Sequence[Row]) -> str:
     return json.dumps({"rows": [asdict(row) for row in found], "sums": sums(found)}, indent=1)
+
+
+# --- what pays -----------------------------------------------------------------------------------------------------
+
+
+def _with(schedule: Schedule, **shares: int) -> Schedule:
+    """The same with other shares of moves; what that leaves or takes goes to and comes from single moves."""
+    moves = replace(schedule.moves, **shares)
+    rest = 1024 - sum(asdict(moves).values())
+    return replace(schedule, moves=replace(moves, start_room=moves.start_room + rest))
+
+
+LECTURE_VARIANTS: dict[str, Schedule] = {
+    "as it is": LECTURES,
+    "without Kempe chains": _with(LECTURES, kempe=0),
+    "a quarter of the Kempe chains": _with(LECTURES, kempe=100),
+    "without exchanging whole periods": _with(LECTURES, periods=0),
+    "coldest 0.3": replace(LECTURES, stages=(("1", "4", "0.3"),)),
+    "coldest 0.15": replace(LECTURES, stages=(("1", "4", "0.15"),)),
+    "hottest 20": replace(LECTURES, stages=(("1", "20", "0.1"),)),
+    "hottest 10": replace(LECTURES, stages=(("1", "10", "0.1"),)),
+    "a clash at 20": replace(LECTURES, hard=20),
+}
+COHORT_VARIANTS: dict[str, Schedule] = {
+    "as it is": COHORTS,
+    "without whole-class moves": _with(COHORTS, all_trainer=0, all_room=0),
+    "without Kempe chains": _with(COHORTS, kempe=0),
+    "without looking for what is free": _with(COHORTS, free=0),
+    "coldest 0.3": replace(COHORTS, stages=(("0.08", "2", "0.2"), ("0.92", "6", "0.3"))),
+    "one stage": replace(COHORTS, stages=(("1", "6", "0.1"),)),
+}
+
+
+def ablation(folder: Path, seconds: float, seeds: int, told: Callable[[str], None]) -> Iterator[tuple[str, float]]:
+    """For each variant the sum over the instances of `TUNED_ON` of mean penalty above the best known."""
+    for name, schedule in LECTURE_VARIANTS.items():
+        told(name)
+        found = list(rows(folder, seconds=seconds, seeds=seeds, only=TUNED_ON, schedule=schedule))
+        yield name, sum(mean(row.ours) - (row.best_known or 0) for row in found)
+
+
+def ablation_of_cohorts(
+    problem: Problem, seconds: float, seeds: int, told: Callable[[str], None]
+) -> Iterator[tuple[str, Solved]]:
+    """For each variant what becomes of a season of cohorts."""
+    for name, schedule in COHORT_VARIANTS.items():
+        told(name)
+        yield name, solve(problem, seconds=seconds, seeds=list(range(seeds)), schedule=schedule)

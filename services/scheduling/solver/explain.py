@@ -87,12 +87,12 @@ def explain(problem: Problem, *, seconds: float = 20.0) -> Reason:
 
 def _parts(problem: Problem, short: Sequence[Shortage]) -> Iterable[Problem]:
     """Smaller problems none of which has a plan unless the whole has one, the most suspect first."""
-    if len(problem.events) <= MOST_EVENTS:
-        yield problem
-        return
     suspects = [set(one.name.split("+")) for one in short]
     for names in suspects:
         yield _only(problem, [e for e in problem.events if e.cls in names or names & set(e.groups)])
+    if len(problem.events) <= MOST_EVENTS:
+        yield problem
+        return
     for group in dict.fromkeys(group for event in problem.events for group in event.groups):
         yield _only(problem, [event for event in problem.events if group in event.groups])
 
@@ -113,13 +113,12 @@ def _smallest(problem: Problem, until: float) -> tuple[tuple[tuple[Rule, ...], b
         few = _hitting(corrections)
         if len(few) >= len(best):
             return (_in_order(best), True), False
-        clash, _ = model.clash(few, until)
+        clash, plan = model.clash(few, until)
         if clash is not None:
             return (_in_order(clash), True), False
-        kept = model.most(few, until)
-        if kept is None:
+        if not plan:
             break
-        corrections.append(set(model.rules) - kept)
+        corrections.append(model.rules - model.most(few, until))
     return (_in_order(best), False), False
 
 
@@ -167,6 +166,7 @@ class _Model:
         self._limits()
         self._pins()
         self.rules = set(self._literals)
+        self._kept: set[Rule] = set()
 
     def clash(self, rules: Iterable[Rule], until: float) -> tuple[set[Rule] | None, bool]:
         """Some of these rules that cannot all be kept; or None, and whether that is since they can."""
@@ -177,19 +177,28 @@ class _Model:
         solver = self._solver(until)
         status = solver.solve(self._model)
         if status != cp_model.INFEASIBLE:
-            return None, status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+            if found := status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+                self._remember(solver)
+            return None, found
         core = set(solver.sufficient_assumptions_for_infeasibility())
         return {rule for rule in wanted if self._literals[rule].index in core} or set(wanted), False
 
-    def most(self, rules: Iterable[Rule], until: float) -> set[Rule] | None:
-        """As many rules as can be kept together with these; None where the time was too short."""
+    def most(self, rules: Iterable[Rule], until: float) -> set[Rule]:
+        """As many rules as are seen to be kept together with these, for which `clash` has just found a plan."""
         self._model.clear_assumptions()
         self._model.add_assumptions([self._literals[rule] for rule in rules])
         self._model.maximize(sum(self._literals.values()))
         solver = self._solver(min(until, time.monotonic() + 2))
-        if solver.solve(self._model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return None
-        return {rule for rule, literal in self._literals.items() if solver.boolean_value(literal)}
+        if solver.solve(self._model) in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            self._remember(solver)
+        return self._kept
+
+    def _remember(self, solver: cp_model.CpSolver) -> None:
+        """What a plan keeps; the next search begins from it."""
+        self._kept = {rule for rule, literal in self._literals.items() if solver.boolean_value(literal)}
+        self._model.clear_hints()
+        for variable in (*self._literals.values(), *self._starts.values()):
+            self._model.add_hint(variable, solver.value(variable))
 
     def _solver(self, until: float) -> cp_model.CpSolver:
         solver = cp_model.CpSolver()

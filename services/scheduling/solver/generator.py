@@ -69,11 +69,13 @@ def cohorts(size: Size, seed: int) -> Problem:
         widest = next(name for name in seats if name.startswith(prefix))
         seats[widest] = max(seats[widest], 40)
     events: list[Event] = []
+    targets: dict[str, dict[int, int]] = {}
     arcs: list[tuple[str, str]] = []
     begins = list(range(0, max(2, size.starts_over_weeks), 2))
     for number in range(size.cohorts):
         cohort, week = f"cohort-{number + 1:03d}", begins[number * len(begins) // size.cohorts]
         people = dice.randint(20, 40)
+        targets[cohort] = _targets(week, holidays)
         for stage, module, sessions, duration in _MODULES:
             first, last = _STAGES[stage]
             open_days = [
@@ -97,7 +99,21 @@ def cohorts(size: Size, seed: int) -> Problem:
             start = dice.randrange(days)
             absent |= set(range(start, min(days, start + dice.randint(1, 5))))
         away[trainer] = frozenset(day * SLOTS + slot for day in absent for slot in range(SLOTS))
-    return Problem(days, SLOTS, tuple(events), seats, trainer_busy=away, arcs=tuple(arcs), trainer_day_cap=6)
+    return Problem(
+        days, SLOTS, tuple(events), seats, trainer_busy=away, arcs=tuple(arcs), trainer_day_cap=6, week_targets=targets
+    )
+
+
+def _targets(first_week: int, holidays: set[int]) -> dict[int, int]:
+    """The JP of each stage shared among its weeks by their open days."""
+    found: dict[int, int] = {}
+    for stage, (first, last) in _STAGES.items():
+        total = sum(sessions * duration for of, _, sessions, duration in _MODULES if of == stage)
+        weeks = range(first_week + first, first_week + last + 1)
+        open_days = {w: sum(w * WEEKDAYS + n not in holidays for n in range(WEEKDAYS)) for w in weeks}
+        for week, days in open_days.items():
+            found[week] = round(total * days / sum(open_days.values()))
+    return found
 
 
 def _starts(duration: int) -> list[int]:

@@ -27,7 +27,7 @@ class Schedule:
     moves: Moves
 
 
-LECTURES = Schedule((("1", "10", "0.12"),), 50, Moves(start=405, start_room=405, room=92, kempe=102, periods=20))
+LECTURES = Schedule((("1", "4", "0.1"),), 50, Moves(start=405, start_room=107, room=92, kempe=400, periods=20))
 """For lectures of one slot with many groups, as in the public benchmark."""
 COHORTS = Schedule(
     (("0.08", "2", "0.2"), ("0.92", "6", "0.1")),

@@ -6,6 +6,7 @@ import hashlib
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -146,7 +147,7 @@ def test_bounded_by_tries_it_makes_the_same_plan_on_every_machine() -> None:
     assert logarithms == "6625cfd7d4c2af19"
 
 
-GOLDEN = ("3907ea008606e4c1", "0df7aa0a87f6f17e")
+GOLDEN = ("b56759084785fe65", "739321774e8672ec")
 
 
 @pytest.mark.parametrize(
@@ -154,13 +155,16 @@ GOLDEN = ("3907ea008606e4c1", "0df7aa0a87f6f17e")
     [
         ("comp01", 3_000_000, 2, 5),
         ("comp11", 4_000_000, 0, 0),
-        ("comp07", 30_000_000, 1, 20),
-        ("comp14", 10_000_000, 1, 60),
+        ("comp07", 20_000_000, 1, 20),
+        ("comp14", 8_000_000, 1, 60),
     ],
 )
-def test_the_public_benchmark_is_solved_as_well_as_it_was(name: str, steps: int, seed: int, most: int) -> None:
+def test_the_public_benchmark_is_solved_as_well_as_it_was(
+    name: str, steps: int, seed: int, most: int, count: Callable[[str], None]
+) -> None:
     solved = solve(cbctt.read(ITC / f"{name}.ectt").problem, steps=steps, seeds=(seed,))
     assert solved.violations == [] and solved.cost <= most
+    count(f"{name}: {solved.cost} after {steps / 1e6:.0f} M tries in {solved.seconds:.1f} s")
 
 
 def test_cohorts_get_a_timetable_without_a_clash_that_planners_would_take() -> None:
@@ -242,7 +246,9 @@ def test_no_service_loads_the_engines_compiler() -> None:
     assert told.stdout.strip() == "[]"
 
 
-def test_what_was_compiled_is_kept_where_it_is_told_and_a_read_only_tree_is_no_hindrance(tmp_path: Path) -> None:
+def test_what_was_compiled_is_kept_where_it_is_told_and_a_read_only_tree_is_no_hindrance(
+    tmp_path: Path, count: Callable[[str], None]
+) -> None:
     """The image's files cannot be written; NUMBA_CACHE_DIR is where a second run finds what the first compiled."""
     tree = tmp_path / "tree" / "services" / "scheduling"
     tree.mkdir(parents=True)
@@ -266,3 +272,4 @@ def test_what_was_compiled_is_kept_where_it_is_told_and_a_read_only_tree_is_no_h
         )  # fmt: skip
         seconds.append(float(told.stdout))
     assert any(cache.rglob("*.nbi")) and seconds[1] < seconds[0] / 2
+    count(f"engine compiled in {seconds[0]:.1f} s, loaded again in {seconds[1]:.1f} s")
