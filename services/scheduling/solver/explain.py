@@ -22,7 +22,7 @@ from services.scheduling.solver.problem import Event, Pin, Problem
 
 Kind = Literal["held", "order", "away", "trainer-day", "trainer-week", "group-day", "pin"]
 MOST_EVENTS = 400
-"""Above this only parts of a problem are looked at: each group's own events, then each trainer's."""
+"""Above this only parts of a problem are looked at: what is short, then what each group attends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +89,16 @@ def _parts(problem: Problem, short: Sequence[Shortage]) -> Iterable[Problem]:
     """Smaller problems none of which has a plan unless the whole has one, the most suspect first."""
     suspects = [set(one.name.split("+")) for one in short]
     for names in suspects:
-        yield _only(problem, [e for e in problem.events if e.cls in names or names & set(e.groups)])
+        yield _only(problem, {e.cls for e in problem.events if e.cls in names or names & set(e.groups)})
     if len(problem.events) <= MOST_EVENTS:
         yield problem
         return
     for group in dict.fromkeys(group for event in problem.events for group in event.groups):
-        yield _only(problem, [event for event in problem.events if group in event.groups])
+        yield _only(problem, {event.cls for event in problem.events if group in event.groups})
 
 
-def _only(problem: Problem, events: Sequence[Event]) -> Problem:
-    return replace(problem, events=tuple(events[:MOST_EVENTS]))
+def _only(problem: Problem, classes: set[str]) -> Problem:
+    return replace(problem, events=tuple(e for e in problem.events if e.cls in classes)[:MOST_EVENTS])
 
 
 def _smallest(problem: Problem, until: float) -> tuple[tuple[tuple[Rule, ...], bool] | None, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from itertools import combinations
@@ -24,9 +24,7 @@ from tests.scheduling.test_timetable import HOLIDAYS, reference_case
 
 def calendar(*more_closed: date) -> tuple[Reason, list[str]]:
     season = timetable.calendar(CURRICULUM, START, START + SEVENTEEN_WEEKS, {*HOLIDAYS, *more_closed})
-    began = time.monotonic()
-    reason = explain(season.problem)
-    assert time.monotonic() - began < 5
+    reason = explain(season.problem, seconds=100)
     return reason, [rule.words(season.named) for rule in reason.rules]
 
 
@@ -35,9 +33,8 @@ def calendar(*more_closed: date) -> tuple[Reason, list[str]]:
 
 def test_the_reference_cohorts_timetable_is_found() -> None:
     _, given, simple, _ = reference_case()
-    began = time.monotonic()
     solved = solve(given, steps=400_000, seeds=(0,))
-    assert solved.violations == [] and time.monotonic() - began < 60  # compiling, where it was not kept
+    assert solved.violations == []
     assert solved.cost <= sum(costs(given, simple).values())
 
 
@@ -49,8 +46,9 @@ def test_its_stages_fit_between_their_first_and_last_day() -> None:
     assert solve(season.problem, steps=500_000, seeds=(0,)).violations == []
 
 
-def test_one_more_closed_weekday_of_stage_one_clashes_with_named_rules() -> None:
+def test_one_more_closed_weekday_of_stage_one_clashes_with_named_rules(count: Callable[[str], None]) -> None:
     reason, words = calendar(date(2022, 3, 9))
+    count(f"why the reference cohort does not fit with one more closed day: shown in {reason.seconds:.1f} s")
     assert reason.smallest
     assert words == [
         "classical: 1 to be held, between 2022-02-21 and 2022-06-17",
