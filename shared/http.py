@@ -359,8 +359,8 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
     for path in document.get("paths", {}).values():
         for method, operation in path.items():
             responses = operation["responses"]
-            if method == "put" and "201" in responses:
-                responses.setdefault("200", {**responses["201"], "description": "It is there already"})
+            if method == "put" and (made := responses.get("201") or responses.get("202")):
+                responses.setdefault("200", {**made, "description": "It is there already"})
             for status, title in (
                 ("401", "No valid token"),
                 ("403", "Not your role"),

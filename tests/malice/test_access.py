@@ -100,7 +100,7 @@ def wrong(world: World, route: str, who: Who, caller: Somebody, answer: httpx.Re
         return None if got == 404 or (got == 200 and seen not in answer.text) else f"{got}, or shown another's"
     if seen is not None and seen not in answer.text:
         return f"{got}, and does not show what is the caller's"
-    return None if got in (200, 201, 409) else f"{got} instead of being let in"
+    return None if got in (200, 201, 202, 409) else f"{got} instead of being let in"
 
 
 async def contents(database: Database) -> str:
