@@ -106,7 +106,9 @@ class State:
         self._kept[:] = self.state[: len(self._kept)]
 
     def run(self, moves: Sequence[int], heat: int, steps: int) -> None:
-        """So many tries at a temperature."""
+        """So many tries at a temperature; none where nothing may be moved."""
+        if not self._layout.movable:
+            return
         how = np.array([steps, heat, self._hard, _SLACK, *moves], np.int64)
         kernel.chunk(self.given, self.state, self.scratch, self._kept, self.at, self.x, how, self.out)
 
@@ -154,11 +156,12 @@ class _Layout:
         self._changes(a)
         numbers = {id: n for n, id in enumerate(event.id for event in events)}
         a["focus"] = [numbers[id] for id in focus]
+        self.movable = len(a["mv"])
         weights = problem.weights
         numbers = sizes | {
             "per_day": problem.slots_per_day, "week": problem.days_per_week, "trainers": len(self._trainers),
             "rooms": len(self._rooms), "has_arcs": int(bool(problem.arcs)), "t_cap": problem.trainer_day_cap,
-            "tw_cap": problem.trainer_week_cap or _NEVER, "movable": len(a["mv"]), "focused": len(focus),
+            "tw_cap": problem.trainer_week_cap or _NEVER, "movable": self.movable, "focused": len(focus),
             "single": int(all(event.duration == 1 and event.rooms for event in events)),
             "w_trainer": SCALE * weights.trainer, "w_room": SCALE * weights.room, "w_balance": weights.balance,
             "w_spread": SCALE * weights.spread, "spread_free": FROM_TARGET, "w_least": SCALE * weights.days,

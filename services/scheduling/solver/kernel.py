@@ -576,6 +576,10 @@ def chunk(given: Any, state: Any, scratch: Any, best: Any, at: Any, seed: Any, r
     temperature, weight, slack = run[1], run[2], run[3]
     hard, soft, best_hard, best_soft = out[0], out[1], out[2], out[3]
     accepted, stamp = out[5], out[6]
+    if stamp > 1 << 30:  # marks are 32 bits wide, and an hour makes more chains than that
+        stamp = 0
+        for e in range(k.events):
+            k.mark[e] = 0
     for _ in range(run[0]):
         x = _next(x)
         pick = types.int64(x & types.uint64(2047))

@@ -134,6 +134,25 @@ def test_a_pinned_part_is_never_moved() -> None:
     assert all(plan[id] == Placement(pin.start or 0, pin.trainer, pin.room) for id, pin in pins.items())
 
 
+def test_where_nothing_may_be_moved_the_plan_stays() -> None:
+    events = tuple(Event(f"a/{n}", "a", 1, (n,), ("ann",), (), ("g",)) for n in range(4))
+    solved = solve(Problem(1, 4, events), steps=10_000, seeds=(0,))
+    assert solved.violations == [] and [where.start for where in solved.plan.values()] == [0, 1, 2, 3]
+
+
+def test_marks_begin_anew_before_they_are_too_large_for_their_place() -> None:
+    problem = cbctt.read(ITC / "comp01.ectt").problem
+    one, other = State(problem, 3, hard=50), State(problem, 3, hard=50)
+    chains = Moves(kempe=1024).told()
+    for state, stamp in ((one, 0), (other, (1 << 30) + 1)):
+        state.begin()
+        state.out[6] = stamp
+        for _ in range(5):
+            state.run(chains, 100_000, 5_000)
+    assert one.plan(best=False) == other.plan(best=False) and one.accepted == other.accepted > 0
+    assert other.out[6] < 1 << 30
+
+
 def digest(plan: Plan) -> str:
     said = "\n".join(f"{id} {where.start} {where.trainer} {where.room}" for id, where in sorted(plan.items()))
     return hashlib.sha256(said.encode()).hexdigest()[:16]
