@@ -7,7 +7,6 @@ from html import escape
 
 from services.scheduling.solver.problem import Event, Placement, Plan, Problem
 
-DAYS_PER_ROW = 5
 _WIDTH, _SLOT, _HEAD, _GAP = 120, 14, 22, 10
 
 
@@ -17,25 +16,26 @@ def week_grid(problem: Problem, plan: Plan, name: str) -> str:
     if not own and not any(name in (*e.groups, *e.trainers, *e.rooms) for e in problem.events):
         raise KeyError(name)
     days = sorted({where.start // problem.slots_per_day for _, where in own})
-    rows = sorted({day // DAYS_PER_ROW for day in days})
+    rows = sorted({day // problem.days_per_week for day in days})
     height = problem.slots_per_day * _SLOT + _GAP
     parts = [f'<text x="4" y="15" font-weight="bold">{escape(name)}</text>']
     for row, week in enumerate(rows):
         top = _HEAD + row * (height + _GAP)
         parts.append(f'<text x="4" y="{top + 12}">{week + 1}</text>')
-        for column in range(DAYS_PER_ROW):
+        for column in range(problem.days_per_week):
             left = 30 + column * _WIDTH
             parts.append(_box(left, top, _WIDTH - 4, problem.slots_per_day * _SLOT, "#f4f4f4"))
     colours = {cls: f"hsl({n * 47 % 360} 60% 80%)" for n, cls in enumerate(sorted({event.cls for event, _ in own}))}
     for event, where in own:
         day, slot = divmod(where.start, problem.slots_per_day)
-        top = _HEAD + rows.index(day // DAYS_PER_ROW) * (height + _GAP) + slot * _SLOT
-        left = 30 + day % DAYS_PER_ROW * _WIDTH
+        top = _HEAD + rows.index(day // problem.days_per_week) * (height + _GAP) + slot * _SLOT
+        left = 30 + day % problem.days_per_week * _WIDTH
         tall = event.duration * _SLOT - 1
-        said = " ".join(n for n in (event.cls, where.trainer, where.room) if n and n != name)
-        parts.append(_box(left, top, _WIDTH - 4, tall, colours[event.cls], said))
-        parts.append(f'<text x="{left + 3}" y="{top + 11}">{escape(said[:20])}</text>')
-    size = 40 + DAYS_PER_ROW * _WIDTH, _HEAD + len(rows) * (height + _GAP) + _GAP
+        said = [n for n in (event.cls.removeprefix(f"{name}/"), where.trainer, where.room) if n and n != name]
+        parts.append(_box(left, top, _WIDTH - 4, tall, colours[event.cls], ", ".join(said)))
+        for line, words in enumerate(said[: event.duration]):
+            parts.append(f'<text x="{left + 3}" y="{top + 11 + line * _SLOT}">{escape(words[:20])}</text>')
+    size = 40 + problem.days_per_week * _WIDTH, _HEAD + len(rows) * (height + _GAP) + _GAP
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" font-family="sans-serif" '
         f'font-size="10">{"".join(parts)}</svg>\n'

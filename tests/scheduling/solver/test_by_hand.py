@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -61,6 +62,17 @@ def test_a_disrupted_plan_is_offered_again_with_fewest_changes_first(season: tup
     assert check(now, files.read_plan(out, now)) == []
     told = RUN.invoke(app, asked)
     assert "plan 1: broken" in told.stdout and " -> " in told.stdout
+
+
+def test_the_weeks_of_a_cohort_or_a_trainer_are_drawn(season: tuple[Path, Path], tmp_path: Path) -> None:
+    picture, asked = tmp_path / "weeks.svg", ["solve", str(season[0]), "--seconds", "0.5"]
+    assert RUN.invoke(app, [*asked, "--plot", str(picture), "--of", "cohort-002"]).exit_code == 0
+    drawn = ElementTree.fromstring(picture.read_text())
+    words = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[0] == "cohort-002" and words.count("B1") == 4 and any(w.startswith("trainer-") for w in words)
+    assert RUN.invoke(app, [*asked, "--plot", str(picture), "--of", "trainer-001"]).exit_code == 0
+    nobody = RUN.invoke(app, [*asked, "--plot", str(picture), "--of", "nobody"])
+    assert nobody.exit_code == 2 and "nobody: no group, trainer or room" in nobody.stderr
 
 
 def test_why_there_is_no_plan_is_said_in_words(season: tuple[Path, Path], tmp_path: Path) -> None:
