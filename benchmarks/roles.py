@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.world import CALLER, SERVICES, Called, Full, seating
 from shared.kafka import Kafka
 from shared.mongo import Database
+from shared.service import Work
 
 
 async def _ready() -> None:
@@ -38,7 +39,7 @@ async def _service(told: dict[str, Any]) -> None:
 
     object.__setattr__(service, "public_app", trusting)
     async with service.running(told["as"], service.settings(**told["settings"]), stopping) as work:
-        while work is not None and not work.intakes.started:  # noqa: ASYNC110
+        while isinstance(work, Work) and not work.intakes.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await _ready()
         await _input_ends()
