@@ -209,7 +209,6 @@ async def test_each_service_shows_its_openapi_and_its_pages_under_its_prefix(pla
             assert (await http.get(f"{gateway}/{service}/docs")).status_code == 200
 
 
-@pytest.mark.parametrize("group", ["scheduling", "assessment", "notification", "notification-feed"])
 async def test_a_search_for_a_timetable_is_done_by_the_solvers_process_and_told_through_the_gateway(
     played: Played,
 ) -> None:
@@ -252,6 +251,7 @@ async def test_a_search_for_a_timetable_is_done_by_the_solvers_process_and_told_
         stack.stop_part("scheduling-solver")
 
 
+@pytest.mark.parametrize("group", ["scheduling", "assessment", "notification", "notification-feed"])
 async def test_in_whatever_order_a_groups_partitions_come_it_rebuilds_the_same_from_the_beginning(
     played: Played, group: str, mongo_uri: str, count: Callable[[str], None]
 ) -> None:
