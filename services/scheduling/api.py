@@ -194,6 +194,7 @@ class ScheduleView(View):
         domain.NobodyQualified,
         domain.NoRoomLargeEnough,
         domain.NotPlaceable,
+        domain.AlreadyPublished,
         IdTaken,
     ),
     tags=["schedules"],

@@ -150,7 +150,7 @@ async def draft(schedule_id: str, cohort_id: str, asked: str, database: Database
     """Place the cohort's curriculum into dated sessions, as a draft that reserves nothing yet; and whether it is new.
 
     Raises `CalendarUnknown`, `DoesNotFit`, `NobodyQualified`, `NoRoomLargeEnough` or `NotPlaceable`, each with what
-    is missing.
+    is missing, and `AlreadyPublished`.
     """
     if known := await database.get(Schedule, schedule_id):
         same_request(known.asked, asked)
@@ -182,12 +182,17 @@ class ToPlace:
 
 
 async def to_place(cohort_id: str, database: Database) -> ToPlace:
-    """A cohort's timetable as a problem. Raises what `draft` does but for `IdTaken`, where no search would help."""
+    """A cohort's timetable as a problem. Raises what `draft` does but for `IdTaken`, where no search would help.
+
+    `AlreadyPublished` comes first: what a timetable in force has reserved is not free for its own cohort either.
+    """
     roster = await database.get(Roster, cohort_id)
     if roster is None or roster.starts_on is None or roster.curriculum_version is None:
         raise domain.CohortUnknown
     if roster.cancelled:
         raise domain.CohortCancelled
+    if roster.schedule_id is not None:
+        raise domain.AlreadyPublished(schedule_id=roster.schedule_id)
     grid, placed = _grid(roster)
     problem = await _problem(roster, grid, database, own=frozenset())
     if modules := timetable.unstaffed(problem):
@@ -273,15 +278,15 @@ async def ask_search(
     """
 
     async def work(tx: Transaction) -> tuple[Search, bool]:
-        await _roster(tx, cohort_id)
+        roster = await _roster(tx, cohort_id)
         schedule = await tx.load(Schedule, schedule_id)
         known = await tx.load(Search, schedule_id)
         if known is not None and known.asked == asked:
             return known, False
         if any(one is not None and one.cohort_id != cohort_id for one in (known, schedule)):
             raise IdTaken
-        if schedule is not None and schedule.status is domain.ScheduleStatus.PUBLISHED:
-            raise domain.AlreadyPublished(schedule_id=schedule_id)
+        if roster.schedule_id is not None:
+            raise domain.AlreadyPublished(schedule_id=roster.schedule_id)
         if known is not None and not known.over:
             raise domain.SearchUnderWay
         given: dict[str, Any] = {"cohort_id": cohort_id, "seconds": seconds, "asked": asked, "asked_at": clock.now()}

@@ -76,6 +76,10 @@ class SearchUnderWay(Rejected):
     """Another search for this timetable has not ended; stop it first."""
 
 
+class NotFoundInTime(Rejected):
+    """No timetable was found in the seconds given, and none of the rules was shown to stand in the way: give more."""
+
+
 class SearchStopped(Rejected):
     """The search was stopped before there was a timetable."""
 

@@ -145,13 +145,14 @@ def _told(progress: Progress) -> SearchProgress:
     )
 
 
-def _why(given: ToPlace) -> domain.NotPlaceable:
-    """Why there is no timetable, in words, as far as that can be shown."""
+def _why(given: ToPlace) -> Rejected:
+    """Why there is no timetable, in words; that there is none is said only where it was shown."""
 
     def named(slot: int) -> str:
         return given.grid.days[slot // given.problem.slots_per_day][0].isoformat()
 
-    return domain.NotPlaceable(**_clash(given.problem, named))
+    clash = _clash(given.problem, named)
+    return domain.NotPlaceable(**clash) if clash["clash"] else domain.NotFoundInTime()
 
 
 def _clash(problem: Problem, named: Callable[[int], str]) -> dict[str, Any]:

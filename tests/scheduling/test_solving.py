@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -107,6 +108,52 @@ async def test_a_timetable_in_force_is_never_replaced(database: Database) -> Non
         assert await database.get(Schedule, story.schedule_id) == in_force
         with pytest.raises(domain.AlreadyPublished):
             await ask(database, story, seconds=2, asked="after that")
+
+
+async def test_a_timetable_put_in_force_during_a_search_is_kept(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story()
+    found, go_on = threading.Event(), threading.Event()
+
+    def slow(problem: Any, **how: Any) -> Any:
+        solved = solve(problem, **how)
+        found.set()
+        go_on.wait(30)
+        return solved
+
+    monkeypatch.setattr("services.scheduling.solving.solve", slow)
+    with clock_at(BEFORE):
+        await know(database, story)
+        await group(database, story)
+        await staff(database)
+        await draft(database, story)
+        await ask(database, story)
+        async with solving(database):
+            await asyncio.to_thread(found.wait, 60)
+            await commands.publish(story.schedule_id, database)
+            in_force = await database.get(Schedule, story.schedule_id)
+            go_on.set()
+            search = await over(database, story.schedule_id)
+        assert (search.status, search.reason) == (SearchStatus.FAILED, "already-published")
+        assert await database.get(Schedule, story.schedule_id) == in_force
+
+
+async def test_where_time_was_too_short_it_does_not_say_that_there_is_no_timetable(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hasty(problem: Any, *, seconds: float, **how: Any) -> Any:
+        return solve(problem, steps=1, **how)
+
+    monkeypatch.setattr("services.scheduling.solving.solve", hasty)
+    story = Story()
+    with clock_at(BEFORE):
+        await know(database, story)
+        await staff(database)
+        await ask(database, story)
+        async with solving(database):
+            search = await over(database, story.schedule_id)
+    assert (search.status, search.reason) == (SearchStatus.FAILED, "not-found-in-time")
 
 
 async def test_it_tells_how_far_it_is_and_stops_when_asked_with_the_best_so_far(database: Database) -> None:
