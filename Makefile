@@ -10,7 +10,7 @@ demo: setup        ## play one cohort from nomination to graduation on the embed
 	$(BIN)/python -m demo play scenarios/pkp-2022-iii.yaml
 
 test: setup        ## every test; starts the servers that it needs
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 storm: setup       ## workers killed, neighbours away, slow, full; a cohort among ending processes: KILLS or MINUTES, AWAY (s)
 	$(BIN)/python -m storm $(if $(MINUTES),--minutes $(MINUTES),--kills $(or $(KILLS),1000)) --away $(or $(AWAY),20)

@@ -125,9 +125,9 @@ class Workers:
         self.asked += 1
         return httpx.Response(200, json=self._answers[request.url.host]())
 
-    def player(self, folder: Path) -> Player:
+    def player(self, folder: Path, patience: float = players.QUIET_SECONDS) -> Player:
         http = httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
-        return Player(folder / "clock", {name: f"http://{name}" for name in self._answers}, http)
+        return Player(folder / "clock", {name: f"http://{name}" for name in self._answers}, http, patience=patience)
 
 
 def instants(folder: Path) -> datetime:
@@ -157,23 +157,21 @@ async def test_the_earliest_timer_of_all_workers_is_told(tmp_path: Path) -> None
 
 
 async def test_what_never_becomes_quiet_stops_the_play_and_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(players, "QUIET_SECONDS", 0.2)
     workers = Workers(enrollment=lambda: publisher(seats_4=3), scheduling=lambda: reader("scheduling", ["seats"]))
     with pytest.raises(NotQuiet, match=r"scheduling: seats-4 at 0 of 3"):
-        await workers.player(tmp_path).quiet()
+        await workers.player(tmp_path, patience=0.2).quiet()
 
 
 async def test_a_worker_that_does_not_answer_is_waited_for_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     def away() -> Mapping[str, Any]:
         raise httpx.ConnectError("refused")
 
-    monkeypatch.setattr(players, "QUIET_SECONDS", 0.2)
     with pytest.raises(NotQuiet, match="assessment: "):
-        await Workers(assessment=away).player(tmp_path).quiet()
+        await Workers(assessment=away).player(tmp_path, patience=0.2).quiet()
 
 
 async def test_steps_are_played_in_the_order_of_their_instants_and_those_of_one_instant_together(

@@ -48,15 +48,27 @@ def secrets_in(text: str) -> Iterator[str]:
             yield found[0]
 
 
-def test_no_file_of_the_tree_holds_a_secret() -> None:
+def committed() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    files = [name for name in listed.split("\0") if name]
+    files = [name for name in listed.split("\0") if name and (PROJECT / name).is_file()]
     assert len(files) > 200
+    return files
+
+
+def test_every_file_of_the_tree_is_text_and_lies_in_a_place_that_the_readme_names() -> None:
+    """No database, picture or archive gets in by `git add`: what is committed is read by people."""
+    readme = (PROJECT / "README.md").read_text()
+    for name in committed():
+        assert b"\0" not in (PROJECT / name).read_bytes(), name
+        folder = name.split("/")[0]
+        assert "/" not in name or folder.startswith(".") or f"{folder}/" in readme, name
+
+
+def test_no_file_of_the_tree_holds_a_secret() -> None:
     found = {
         name: told
-        for name in files
+        for name in committed()
         if not name.startswith("requirements/")  # digests of packages
-        and (PROJECT / name).is_file()
         and (told := list(secrets_in((PROJECT / name).read_text(errors="replace"))))
     }
     assert found == {}

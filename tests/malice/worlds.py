@@ -120,14 +120,15 @@ async def enrollment(database: Database) -> World:
 
 
 async def scheduling(database: Database) -> World:
-    """A timetable in force; one session is over, another is to come."""
-    story = taught.Story()
+    """A timetable in force, of which one session is over and another to come; and a cohort that has none yet."""
+    story, further = taught.Story(), taught.Story(n=2)
     await taught.staff(database)
     sessions = await taught.published(database, story)
     over = taught.of_module(sessions, "bela-negara")[0]
     searched = uid(9, 2)
+    await taught.know(database, further)
     with clock_at(taught.BEFORE):
-        await teaching.ask_search(searched, story.cohort_id, 1, "asked", database)
+        await teaching.ask_search(searched, further.cohort_id, 1, "asked", database)
     trainer = over.trainer_ids[0]
     return World(
         scheduling_service,
@@ -154,8 +155,8 @@ async def scheduling(database: Database) -> World:
             "PUT /v1/trainers/{person_id}": {"modules": taught.MODULES},
             "PUT /v1/rooms/{room_id}": {"kind": "virtual", "seats": 40},
             "PUT /v1/cohorts/{cohort_id}/groups": {"coach_ids": story.coaches, "examiner_ids": story.examiners},
-            "PUT /v1/schedules/{schedule_id}": {"cohort_id": story.cohort_id},
-            "PUT /v1/schedules/{schedule_id}/search": {"cohort_id": story.cohort_id, "seconds": 1},
+            "PUT /v1/schedules/{schedule_id}": {"cohort_id": further.cohort_id},
+            "PUT /v1/schedules/{schedule_id}/search": {"cohort_id": further.cohort_id, "seconds": 1},
             "PUT /v1/sessions/{session_id}/time": {
                 "starts_at": sessions[-1].starts_at.isoformat(),
                 "reason_code": "organiser",

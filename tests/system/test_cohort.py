@@ -35,7 +35,7 @@ from services.notification.app import service as notifying
 from services.notification.commands import subscribe
 from services.notification.domain import AgencyContact
 from services.scheduling.app import service as scheduling
-from shared import personal
+from shared import personal, reference
 from shared.cloudevents import Record, read
 from shared.contracts import REGISTRY
 from shared.identity import routes_of
@@ -214,8 +214,20 @@ async def test_a_search_for_a_timetable_is_done_by_the_solvers_process_and_told_
 ) -> None:
     """Its process is killed while it searches; begun again, it does the same search."""
     stack, organiser = played.stack, ("organiser", uid(1, 0xF0), ())
-    cohort = next(event.subject for event in played.summary.events if event.type.endswith("cohort-opened.v1"))
     path = f"/scheduling/v1/schedules/{uid(1, 0xCC)}/search"
+    body = {"cohort_id": uid(1, 0xCD), "seconds": 60}
+    further = {
+        "programme_id": reference.programme("pkp").id,
+        "rule_set_version": "pkp-2019.1",
+        "curriculum_version": "pkp-2019.1",
+        "number": 4,
+        "year": 2022,
+        "capacity": 40,
+        "min_size": 20,
+        "nominations_close_at": "2022-08-01T10:00:00Z",
+        "starts_on": "2022-08-22",
+        "ends_on": "2022-12-18",
+    }
     stack.start_part("scheduling-solver")
     try:
         async with httpx.AsyncClient(timeout=30) as http:
@@ -233,8 +245,12 @@ async def test_a_search_for_a_timetable_is_done_by_the_solvers_process_and_told_
             async def ended() -> bool:
                 return (await search())["status"] in ("done", "failed")
 
-            body = {"cohort_id": cohort, "seconds": 60}
-            asked = await gateway.call(organiser, "PUT", path, body, expect=(202,))
+            async def asked_for() -> Any:  # refused until scheduling has heard of the cohort
+                told = await gateway.call(organiser, "PUT", path, body, expect=(202, 409))
+                return told if "code" not in told else None
+
+            await gateway.call(organiser, "PUT", f"/enrollment/v1/cohorts/{uid(1, 0xCD)}", further)
+            asked = await until(asked_for)
             assert (asked["status"], asked["progress"]) == ("asked", None)
             await until(searching, seconds=60)
             stack.kill_part("scheduling-solver")
