@@ -247,7 +247,7 @@ async def test_a_search_for_a_timetable_is_done_by_the_solvers_process_and_told_
 
             async def asked_for() -> Any:  # refused until scheduling has heard of the cohort
                 told = await gateway.call(organiser, "PUT", path, body, expect=(202, 409))
-                return told if "code" not in told else None
+                return told if "progress" in told else None
 
             await gateway.call(organiser, "PUT", f"/enrollment/v1/cohorts/{uid(1, 0xCD)}", further)
             asked = await until(asked_for)
