@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--away", type=float, default=20, metavar="SECONDS", help="how long broker and database are away; a fault lasts"
     )
+    parser.add_argument("--rate", type=float, default=60, metavar="N", help="commands a second, all the while (60)")
     parser.add_argument("--mongo-uri", help="a MongoDB of yours (transactions are needed); else one of the storm's own")
     parser.add_argument("--kafka-bootstrap", help="a broker of yours; KAFKA_USERNAME, KAFKA_PASSWORD as for a service")
     parser.add_argument("--json", action="store_true", help="the report for a machine")
@@ -78,7 +79,7 @@ def _kills(arguments: argparse.Namespace, folder: Path) -> Report:
     named = {"kafka_bootstrap": arguments.kafka_bootstrap, "mongo_uri": arguments.mongo_uri}
     with servers(Stack(folder / "stack"), **named) as at:
         away = [Away(at.stack, part) for part in ("kafka", "mongo")] if at.stack and arguments.away else []
-        storm = Storm(at.kafka, at.mongo_uri, folder)
+        storm = Storm(at.kafka, at.mongo_uri, folder, calls_per_second=arguments.rate)
         kills, lasting = arguments.kills or 1000, math.inf
         if arguments.minutes:
             kills, lasting = sys.maxsize, arguments.minutes * 60
@@ -106,7 +107,7 @@ def _faults(arguments: argparse.Namespace, folder: Path) -> Report:
                 proxy.target = stack.ports[part]
             at = own_servers(stack)
             users = {"caller": stack.credentials("kafka-enrollment"), "listener": stack.credentials("kafka-scheduling")}
-            storm = Storm(at.kafka, at.mongo_uri, folder, users)
+            storm = Storm(at.kafka, at.mongo_uri, folder, users, calls_per_second=arguments.rate)
             troubles: list[Trouble] = [
                 Slow(tuple(proxies.values()), LATE_SECONDS),
                 Refused(at.kafka, storm.rights),

@@ -34,7 +34,7 @@ from storm.victims import Life
 from storm.world import CALLER, LISTENER, SERVICES, Answered, Called, Caller, Tally, call_out, cohort_id
 
 COHORTS = 24
-CALLS_PER_SECOND = 60
+CALLS_PER_SECOND = 60.0
 PARTITIONS = 4
 COMES_TO_POINT_SECONDS = 20.0
 DRAIN_SECONDS = 120.0
@@ -50,6 +50,8 @@ class Suffered:
 
     name: str
     seconds: float
+    asked: int
+    """How many commands would have been committed without it."""
     committed: int
     refused: int
     median_ms: float
@@ -62,7 +64,7 @@ class Suffered:
             case "backlog":
                 return self.backlog >= 10
             case "standstill":
-                return self.committed < self.seconds * CALLS_PER_SECOND / 2
+                return self.committed < self.asked / 2
         return self.median_ms >= 100
 
 
@@ -141,12 +143,19 @@ class Storm:
     """
 
     def __init__(
-        self, kafka: Kafka, mongo_uri: str, logs: Path, users: Mapping[str, tuple[str, str]] | None = None
+        self,
+        kafka: Kafka,
+        mongo_uri: str,
+        logs: Path,
+        users: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        calls_per_second: float = CALLS_PER_SECOND,
     ) -> None:
         self._kafka = kafka
         self._mongo_uri = mongo_uri
         self._logs = logs
         self._users = users or {}
+        self._calls_per_second = calls_per_second
         self._databases = {
             name: Database(mongo_uri, f"storm-{service.name}", service=service.name)
             for name, service in SERVICES.items()
@@ -261,7 +270,8 @@ class Storm:
                 await asyncio.sleep(self.trouble_seconds)
                 median = statistics.median(self._took) * 1000 if self._took else 0.0
                 seconds, committed, refused = self.trouble_seconds, len(self._took), self._refused
-                suffered = Suffered(trouble.name, seconds, committed, refused, round(median), 0)
+                asked = round(seconds * self._calls_per_second)
+                suffered = Suffered(trouble.name, seconds, asked, committed, refused, round(median), 0)
                 if trouble.mark == "backlog" or suffered.felt(trouble.mark):
                     break
         finally:
@@ -288,7 +298,7 @@ class Storm:
 
     async def _call(self, cohort: str) -> None:
         """One number after the other; where the outcome is not known, the state itself tells it at the next."""
-        pause = COHORTS / CALLS_PER_SECOND
+        pause = COHORTS / self._calls_per_second
         while self._calling.is_set():
             began = time.monotonic()
             try:

@@ -15,8 +15,11 @@ from shared.mongo import Database, Driver
 from tests.orders import Found, Orders, Tried
 from tests.support import many
 
-FIRST = ("tests/storm/", "tests/system/", "tests/stack/", "tests/scheduling/")
-"""What takes longest begins first, so that two workers end at the same time."""
+FIRST = (
+    *("tests/storm/", "tests/system/", "tests/stack/", "tests/scheduling/"),
+    *("tests/notification/test_orders", "tests/shared/test_publishing", "tests/benchmarks/"),
+)
+"""What takes longest begins first, so that all workers end at the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,7 +84,7 @@ def count(record_property: Callable[[str, object], None]) -> Callable[[str], Non
 def tried(count: Callable[[str], None]) -> Tried:
     async def all_and_some(orders: Orders, *, explore: bool = True) -> Found:
         found = await orders.explore() if explore else None
-        some = await orders.shuffle(many(20, 5000), found.outcome if found else None)
+        some = await orders.shuffle(many(5, 5000), found.outcome if found else None)
         explored = f"all {found.orders:,} orders, by {found.transactions:,} transactions; " if found else ""
         count(f"{explored}{some.orders:,} of {orders.number:,} orders from end to end")
         return found or some

@@ -24,13 +24,13 @@ def storm(*arguments: str) -> dict[str, Any]:
 
 
 def test_whatever_is_killed_nothing_is_lost_doubled_or_out_of_turn() -> None:
-    report = storm("--kills", str(KILLS), "--away", "3")
+    report = storm("--kills", str(KILLS), "--away", "3", "--rate", "20")
     assert sum(report["kills"].values()) == KILLS
     assert [trouble["name"] for trouble in report["troubles"]] == ["kafka away", "mongo away"]
 
 
 def test_late_answers_lost_rights_and_full_disks_lose_double_and_disorder_nothing() -> None:
-    report = storm("--faults", "--away", "2")
+    report = storm("--faults", "--away", "2", "--rate", "20")
     assert [trouble["name"] for trouble in report["troubles"]] == [
         "answers late by 0.2 s",
         "broker refuses (rights taken away)",
