@@ -23,6 +23,8 @@ from shared.service import Context
 from tests.scheduling.story import BEFORE, Story, draft, group, know, staff, trainer_id
 from tests.support import clock_at, settings_for, uid, until
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 
 @asynccontextmanager
 async def solving(database: Database) -> AsyncIterator[Context]:
