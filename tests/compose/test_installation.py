@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
+from shared import reference
 from shared.kafka import Kafka
 from stack import PROJECT, SERVICES
 from tests.compose.conftest import SCALED, SHARING
@@ -90,6 +92,43 @@ def test_portal_clients_reach_the_gateway_by_tls_and_nothing_behind_it(
         old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionError)):
             old.wrap_socket(plain)
+
+
+def test_a_better_timetable_is_looked_for_by_the_solvers_container(
+    played: str, installation: Installation, authority: Path
+) -> None:
+    """For a further cohort; what was compiled when the image was made need not be compiled again."""
+    token = installation.run("demo", "token", "organiser-01").strip().splitlines()[-1]
+    further, schedule = (str(uuid.UUID(int=0xCD, version=4)), str(uuid.UUID(int=0xCC, version=4)))
+    cohort = {
+        "programme_id": reference.programme("pkp").id,
+        "rule_set_version": "pkp-2019.1",
+        "curriculum_version": "pkp-2019.1",
+        "number": 4,
+        "year": 2022,
+        "capacity": 40,
+        "min_size": 20,
+        "nominations_close_at": "2022-08-01T10:00:00Z",
+        "starts_on": "2022-08-22",
+        "ends_on": "2022-12-18",
+    }
+    with httpx.Client(
+        base_url=f"https://localhost:{installation.ports['GATEWAY_PORT']}",
+        verify=ssl.create_default_context(cafile=authority),
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    ) as http:
+        path = f"/scheduling/v1/schedules/{schedule}/search"
+        assert http.put(f"/enrollment/v1/cohorts/{further}", json=cohort).status_code == 201
+        deadline = time.monotonic() + 90
+        while http.put(path, json={"cohort_id": further, "seconds": 3}).status_code != 202:
+            assert time.monotonic() < deadline, "scheduling has not heard of the cohort"
+            time.sleep(0.2)
+        while (search := http.get(path).json())["status"] not in ("done", "failed"):
+            assert time.monotonic() < deadline, search
+            time.sleep(0.2)
+        assert (search["status"], search["adopted"], search["progress"]["clashes"]) == ("done", True, 0)
+        assert http.get(f"/scheduling/v1/schedules/{schedule}").json()["status"] == "draft"
 
 
 def credentials(installation: Installation, folder: Path, authority: Path, agency: str) -> Kafka:
