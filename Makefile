@@ -24,12 +24,11 @@ verify-mongo: setup  ## the kernel's tests and kills against a MongoDB of yours,
 bench: setup      ## measure beside the floors, side by side: ONLY="relay inbox" for some; else docs/performance.md is written
 	$(BIN)/python -m benchmarks $(or $(ONLY),--write docs/performance.md)
 
-ORDERS := $(wildcard tests/*/test_orders.py) tests/shared/test_transaction.py tests/shared/test_inbox.py \
-	tests/shared/test_publishing.py tests/shared/test_timers.py tests/enrollment/test_processes.py \
+ORDERS := $(wildcard tests/*/test_orders.py) tests/shared tests/enrollment/test_processes.py \
 	tests/enrollment/test_commands.py tests/assessment/test_commands.py tests/assessment/test_consumers.py \
 	tests/system/test_cohort.py tests/malice/test_records.py
 
-orders: setup      ## interleavings, races and takeovers at their full number, with counts (about two hours on two cores)
+orders: setup      ## interleavings, races, takeovers and drivers at their full number, with counts (about two hours on two cores)
 	FULL=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ORDERS)
 
 check: setup       ## style, types, boundaries between services, generated files, locked requirements
