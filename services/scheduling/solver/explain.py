@@ -108,7 +108,7 @@ def _smallest(problem: Problem, until: float) -> tuple[tuple[tuple[Rule, ...], b
     if core is None:
         return None, plan
     best = _shrunk(model, core, until)
-    corrections: list[set[Rule]] = []
+    corrections = _singles(model, best, until)
     while time.monotonic() < until:
         few = _hitting(corrections)
         if len(few) >= len(best):
@@ -118,7 +118,8 @@ def _smallest(problem: Problem, until: float) -> tuple[tuple[tuple[Rule, ...], b
             return (_in_order(clash), True), False
         if not plan:
             break
-        corrections.append(model.rules - model.most(few, until))
+        kept = model.most(few, until)
+        corrections.append([rule for rule in model.rules if rule not in kept])
     return (_in_order(best), False), False
 
 
@@ -127,16 +128,26 @@ def _in_order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: (order.index(rule.kind), rule.first, rule.names)))
 
 
-def _shrunk(model: _Model, core: set[Rule], until: float) -> set[Rule]:
+def _shrunk(model: _Model, core: list[Rule], until: float) -> list[Rule]:
     """The set without every rule that it clashes without."""
-    for rule in list(core):
+    for rule in core:
         if rule in core and time.monotonic() < until:
-            fewer, _ = model.clash(core - {rule}, until)
+            fewer, _ = model.clash([other for other in core if other != rule], until)
             core = core if fewer is None else fewer
     return core
 
 
-def _hitting(corrections: Sequence[set[Rule]]) -> set[Rule]:
+def _singles(model: _Model, core: Sequence[Rule], until: float) -> list[list[Rule]]:
+    """Each rule of this set without which all others can be kept: every set that clashes has it."""
+    found = []
+    for rule in core:
+        _, plan = model.clash([other for other in model.rules if other != rule], until)
+        if plan:
+            found.append([rule])
+    return found
+
+
+def _hitting(corrections: Sequence[Sequence[Rule]]) -> list[Rule]:
     """The fewest rules of which each of these sets has one."""
     model = cp_model.CpModel()
     taken = {rule: model.new_bool_var("") for rule in dict.fromkeys(r for one in corrections for r in one)}
@@ -146,7 +157,7 @@ def _hitting(corrections: Sequence[set[Rule]]) -> set[Rule]:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.solve(model)
-    return {rule for rule, literal in taken.items() if solver.boolean_value(literal)}
+    return [rule for rule, literal in taken.items() if solver.boolean_value(literal)]
 
 
 class _Model:
@@ -165,15 +176,14 @@ class _Model:
         self._absences()
         self._limits()
         self._pins()
-        self.rules = set(self._literals)
+        self.rules = list(self._literals)
         self._kept: set[Rule] = set()
 
-    def clash(self, rules: Iterable[Rule], until: float) -> tuple[set[Rule] | None, bool]:
+    def clash(self, rules: Sequence[Rule], until: float) -> tuple[list[Rule] | None, bool]:
         """Some of these rules that cannot all be kept; or None, and whether that is since they can."""
         self._model.clear_assumptions()
         self._model.clear_objective()
-        wanted = list(rules)
-        self._model.add_assumptions([self._literals[rule] for rule in wanted])
+        self._model.add_assumptions([self._literals[rule] for rule in rules])
         solver = self._solver(until)
         status = solver.solve(self._model)
         if status != cp_model.INFEASIBLE:
@@ -181,9 +191,9 @@ class _Model:
                 self._remember(solver)
             return None, found
         core = set(solver.sufficient_assumptions_for_infeasibility())
-        return {rule for rule in wanted if self._literals[rule].index in core} or set(wanted), False
+        return [rule for rule in rules if self._literals[rule].index in core] or list(rules), False
 
-    def most(self, rules: Iterable[Rule], until: float) -> set[Rule]:
+    def most(self, rules: Sequence[Rule], until: float) -> set[Rule]:
         """As many rules as are seen to be kept together with these, for which `clash` has just found a plan."""
         self._model.clear_assumptions()
         self._model.add_assumptions([self._literals[rule] for rule in rules])

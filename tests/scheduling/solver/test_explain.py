@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -18,6 +21,7 @@ from services.scheduling.solver.placement import NoPlacement, place
 from services.scheduling.solver.prechecks import shortages
 from services.scheduling.solver.problem import Event, Pin, Problem
 from services.scheduling.solver.search import solve
+from stack import PROJECT
 from tests.scheduling.story import CURRICULUM, SEVENTEEN_WEEKS, START
 from tests.scheduling.test_timetable import HOLIDAYS, reference_case
 
@@ -191,3 +195,20 @@ def test_rooms_of_a_stage_that_are_too_few_are_named_with_the_missing_hours() ->
 def test_a_class_without_any_day_is_named() -> None:
     problem = Problem(1, 4, (Event("a/0", "a", 2, (), (), (), ("g",)),))
     assert [(s.rule, s.name, s.slots) for s in shortages(problem)] == [("H1", "a", 2)]
+
+
+def test_the_same_question_has_the_same_answer_in_every_process() -> None:
+    """Also where several sets are the smallest."""
+    program = (
+        "from tests.scheduling.solver.test_explain import explain, small; "
+        "print([explain(small(seed), seconds=100).rules for seed in range(12)])"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True, check=True, text=True, cwd=PROJECT,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(answers) == 1
