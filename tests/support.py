@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -28,6 +30,7 @@ from shared.mongo import Database
 from shared.service import Service
 from shared.settings import Settings
 from shared.timers import Timers
+from stack import PROJECT
 
 START = datetime(2022, 2, 21, 1, 0, tzinfo=UTC)
 ISSUER = "http://issuer.test"
@@ -40,6 +43,21 @@ _offsets = itertools.count()
 def many(few: int, all: int) -> int:
     """How often: few times in `make test`, as often as was promised in `make orders`."""
     return all if os.environ.get("FULL") else few
+
+
+def printed_by_processes(program: str, *, hash_seeds: Iterable[str] = ("1", "2", "3")) -> set[str]:
+    """What this program prints in processes that order their sets otherwise: one thing, if that decides nothing."""
+    return {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+            cwd=PROJECT,
+        ).stdout
+        for seed in hash_seeds
+    }
 
 
 def uid(number: int, kind: int = 0) -> str:

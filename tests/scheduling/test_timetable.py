@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -21,6 +17,7 @@ from services.scheduling.solver.problem import Plan, Problem
 from services.scheduling.timetable import Dated, Grid, NoRoomInCalendar, Room, StageDays, Trainer
 from shared import reference
 from tests.scheduling.story import CURRICULUM, MODULES, SEVENTEEN_WEEKS, START
+from tests.support import printed_by_processes
 
 HOLIDAYS = reference.holidays("id", 2022)
 JAKARTA = ZoneInfo("Asia/Jakarta")
@@ -211,18 +208,7 @@ def test_the_same_question_has_the_same_answer_in_every_process() -> None:
         "from tests.scheduling.test_timetable import reference_case, early_case; "
         "print([sorted(plan.items()) for plan in (reference_case()[2], early_case()[1])])"
     )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            check=True,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        ).stdout
-        for seed in ("1", "2", "3")
-    }
-    assert len(answers) == 1
+    assert len(printed_by_processes(program)) == 1
 
 
 def test_a_virtual_session_gets_a_virtual_room_and_a_classical_one_a_room_with_enough_seats() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -21,9 +18,9 @@ from services.scheduling.solver.placement import NoPlacement, place
 from services.scheduling.solver.prechecks import shortages
 from services.scheduling.solver.problem import Event, Pin, Problem
 from services.scheduling.solver.search import solve
-from stack import PROJECT
 from tests.scheduling.story import CURRICULUM, SEVENTEEN_WEEKS, START
 from tests.scheduling.test_timetable import HOLIDAYS, reference_case
+from tests.support import printed_by_processes
 
 
 def calendar(*more_closed: date) -> tuple[Reason, list[str]]:
@@ -203,12 +200,4 @@ def test_the_same_question_has_the_same_answer_in_every_process() -> None:
         "from tests.scheduling.solver.test_explain import explain, small; "
         "print([explain(small(seed), seconds=100).rules for seed in range(12)])"
     )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True, check=True, text=True, cwd=PROJECT,
-        ).stdout
-        for seed in ("1", "2")
-    }  # fmt: skip
-    assert len(answers) == 1
+    assert len(printed_by_processes(program, hash_seeds=("1", "2"))) == 1
