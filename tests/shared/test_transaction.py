@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
@@ -308,25 +310,41 @@ async def test_more_than_one_document_of_the_database_can_hold_leaves_in_one_tra
     assert [row["value"] for document in documents for row in document["rows"]] == values
 
 
-async def test_the_revision_moves_only_when_an_editable_field_does(database: Database, elsewhere: Database) -> None:
-    """An edit with If-Match succeeds while another process enrolls one participant after the other."""
+async def test_the_revision_moves_only_when_an_editable_field_does(
+    database: Database, elsewhere: Database, count: Callable[[str], None]
+) -> None:
+    """Edits with If-Match succeed for as long as another process enrolls one participant after the other."""
     await open_cohort(database)
 
-    async def rename(tx: Transaction) -> Cohort:
-        cohort = await tx.require(Cohort, COHORT)
-        expect_revision(cohort, 1)
-        return tx.save(cohort.but(label="b"))
+    async def rename(revision: int) -> Cohort:
+        async def work(tx: Transaction) -> Cohort:
+            cohort = await tx.require(Cohort, COHORT)
+            expect_revision(cohort, revision)
+            return tx.save(cohort.but(label=f"after {revision}"))
 
-    number = many(60, 200)
-    enrolling = [asyncio.create_task(enroll(elsewhere, n, capacity=number)) for n in range(1, number + 1)]
-    await asyncio.wait(enrolling, return_when=asyncio.FIRST_COMPLETED)
-    assert (await database.transaction(rename)).revision == 2
-    assert not all(task.done() for task in enrolling)
-    await asyncio.gather(*enrolling)
+        return await database.transaction(work)
+
+    edits, asked, edited, moments = many(5, 100), 0, asyncio.Event(), random.Random(1)
+
+    async def crowd() -> None:
+        nonlocal asked
+        while not edited.is_set():
+            asked += 1
+            await enroll(elsewhere, asked, capacity=100_000)
+
+    enrolling = asyncio.gather(*(crowd() for _ in range(8)))
+    try:
+        for revision in range(1, edits + 1):
+            await asyncio.sleep(moments.uniform(0.0, 0.05))
+            assert (await rename(revision)).revision == revision + 1
+    finally:
+        edited.set()
+        await enrolling
     with pytest.raises(PreconditionFailed):
-        await database.transaction(rename)
+        await rename(edits)
     kept = await database.get(Cohort, COHORT)
-    assert kept is not None and (kept.taken, kept.label, kept.revision) == (number, "b", 2)
+    assert kept is not None and (kept.taken, kept.label, kept.revision) == (asked, f"after {edits}", edits + 1)
+    count(f"{edits} edits beside {asked} enrollments")
 
 
 async def test_a_thing_that_is_not_there_is_not_found(database: Database) -> None:
