@@ -46,6 +46,8 @@ async def _race(site: Site, commands: int, *, naive: bool) -> list[float]:
             await database.drop()
             await database.close()
             return [PATIENCE_SECONDS, SEATS]
+        if not all(lines):
+            raise site.ended("racer")
         told = [json.loads(line) for line in lines]
     seats = await database.collection("seats").find({}).to_list(None)
     await database.drop()

@@ -140,8 +140,8 @@ class Site:
             try:
                 child.stdin.write(json.dumps(message) + "\n")
                 child.stdin.flush()
-                if (line := child.stdout.readline()) != "ready\n":
-                    raise SystemExit(f"benchmarks: {role} did not start: {line!r}, see {log.name}")
+                if child.stdout.readline() != "ready\n":
+                    raise self.ended(role)
                 yield child
             finally:
                 with suppress(OSError):
@@ -152,6 +152,11 @@ class Site:
                     child.kill()
                     child.wait()
                 child.stdout.close()
+
+    def ended(self, role: str) -> SystemExit:
+        """A process in this role has ended before it should: the end of its log, which goes with the run."""
+        said = (self.folder / f"{role}.log").read_text().splitlines()[-20:]
+        return SystemExit("\n".join([f"benchmarks: {role} ended too early; the last it said:", *said]))
 
 
 def free_port() -> int:

@@ -48,6 +48,7 @@ EVENT_BYTES = 64 * 1024
 SELECTION_SECONDS = 3.0
 ATTEMPT_SECONDS = 5.0  # a database that dies under a transaction holds its caller no longer than this and a selection
 ABORT_SECONDS = 2.0
+PAUSE_SECONDS = 0.25  # at most, after a conflict: longer ones starve whoever has lost a few times
 OUTBOX_DOCUMENT_BYTES = 8 * 1024 * 1024
 _BY_ID: Sort = (("_id", 1),)
 _SNAPSHOT = ReadConcern("snapshot")
@@ -509,7 +510,7 @@ class Database:
                     raise Unavailable from error
                 attempt += 1
                 tracing.note(conflicts=attempt)
-                pause = random.uniform(0.005, min(1.0, 0.005 * 2**attempt))
+                pause = random.uniform(0.005, min(PAUSE_SECONDS, 0.005 * 2**attempt))
                 if time.monotonic() + pause >= deadline or not retryable:
                     # A batch that is too much for its time is no neighbour that is away: it is to come in parts.
                     if away(error) and not error.timeout:

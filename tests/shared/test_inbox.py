@@ -309,7 +309,7 @@ async def test_a_record_whose_state_is_fought_over_waits_alone_and_is_never_park
         began = time.monotonic()
         with pytest.raises(Contended):
             await world.consumer.receive(given, database)
-        assert time.monotonic() - began > 0.9, "alone, it is patient (a pause is a second at most)"
+        assert time.monotonic() - began > 1.7, "alone, it is patient (to within a pause)"
         rows = await database.collection("inbox").find({}).to_list(None)
         assert [row["fate"] for row in rows] == ["handled"] * 4
         assert await letters(database) == []

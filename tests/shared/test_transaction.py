@@ -324,7 +324,7 @@ async def test_the_revision_moves_only_when_an_editable_field_does(
 
         return await database.transaction(work)
 
-    edits, asked, edited, moments = many(5, 100), 0, asyncio.Event(), random.Random(1)
+    longest, edits, asked, edited, moments = 0.0, many(5, 100), 0, asyncio.Event(), random.Random(1)
 
     async def crowd() -> None:
         nonlocal asked
@@ -336,7 +336,9 @@ async def test_the_revision_moves_only_when_an_editable_field_does(
     try:
         for revision in range(1, edits + 1):
             await asyncio.sleep(moments.uniform(0.0, 0.05))
+            began = time.monotonic()
             assert (await rename(revision)).revision == revision + 1
+            longest = max(longest, time.monotonic() - began)
     finally:
         edited.set()
         await enrolling
@@ -344,7 +346,7 @@ async def test_the_revision_moves_only_when_an_editable_field_does(
         await rename(edits)
     kept = await database.get(Cohort, COHORT)
     assert kept is not None and (kept.taken, kept.label, kept.revision) == (asked, f"after {edits}", edits + 1)
-    count(f"{edits} edits beside {asked} enrollments")
+    count(f"{edits} edits beside {asked} enrollments, slowest {longest:.1f} s")
 
 
 async def test_a_thing_that_is_not_there_is_not_found(database: Database) -> None:
