@@ -71,7 +71,7 @@ Drain = Callable[[Database, str, int], Awaitable[None]]
 
 
 async def measure(site: Site) -> list[Figure]:
-    topic = await site.topic(Called.topic)
+    topic = await site.topic(f"training.{site.name('relayed')}")
 
     async def ours(database: Database, name: str, events: int) -> None:
         await relayed(database, site.kafka, topic, events)
