@@ -65,6 +65,7 @@ async def side_by_side(ours: Measure, *floors: Measure, runs: int) -> list[list[
     for _ in range(runs):
         for index, measure in enumerate((ours, *floors)):
             gc.collect()
+            gc.freeze()  # as a service does once it is up; ours and floor alike
             seen[index].append(list(await measure()))
             told = ", ".join(_short(value) for value in seen[index][-1])
             print(f"   {'floor' if index else 'ours'} {index or ''}: {told}", file=sys.stderr, flush=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, ClassVar
 
 from fastapi import APIRouter
@@ -36,6 +37,16 @@ class Called(Event):
 
     roster_id: Id
     number: int
+
+
+@contextmanager
+def called_on(topic: str) -> Iterator[None]:
+    """Inside, the calls are this topic's: on any other they would pass for another topic's, and be parked."""
+    own, Called.topic = Called.topic, topic
+    try:
+        yield
+    finally:
+        Called.topic = own
 
 
 class Roster(State):

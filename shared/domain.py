@@ -33,7 +33,7 @@ class State(BaseModel):
 
     def but(self, **changes: object) -> Self:
         """This state with some fields changed, validated."""
-        return self.model_validate({**dict(self), **changes})
+        return self.model_validate({**self.__dict__, **changes})
 
 
 def same_request(known: str, asked: str) -> None:

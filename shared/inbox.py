@@ -388,17 +388,21 @@ class Consumer:
             "cloudevents.event_type": item.envelope.type,
             "correlation_id": item.envelope.correlationid or item.envelope.id,
         }
-        with (
-            tracing.begun(f"process {self.group}", SpanKind.CONSUMER, item.envelope.traceparent, attributes),
-            identity.acting_as_system(),
-            structlog.contextvars.bound_contextvars(
-                correlation_id=item.envelope.correlationid, causation_id=item.envelope.id
-            ),
-        ):
-            if item.event is not None:
-                await self._routes[item.envelope.type].handler(item.event, tx)
-            if (forward := self._on_record.get(item.record.topic)) is not None:
-                await forward(item.record, item.envelope, tx)
+        # Not `bound_contextvars`: it reads every variable that there is, for each record.
+        told = structlog.contextvars.bind_contextvars(
+            correlation_id=item.envelope.correlationid, causation_id=item.envelope.id
+        )
+        try:
+            with (
+                tracing.begun(f"process {self.group}", SpanKind.CONSUMER, item.envelope.traceparent, attributes),
+                identity.acting_as_system(),
+            ):
+                if item.event is not None:
+                    await self._routes[item.envelope.type].handler(item.event, tx)
+                if (forward := self._on_record.get(item.record.topic)) is not None:
+                    await forward(item.record, item.envelope, tx)
+        finally:
+            structlog.contextvars.reset_contextvars(**told)
         tx.cause = None
 
     # parking

@@ -194,6 +194,8 @@ class Transaction:
 
     async def load(self, cls: type[S], id: str) -> S | None:
         """The state as this transaction sees it, or None. What is about to be created is loaded first, too."""
+        if (held := self._held.get((cls.collection, id))) is not None:
+            return cast(S | None, held.current)
         return (await self.load_many(cls, [id])).get(id)
 
     async def require(self, cls: type[S], id: str) -> S:
