@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.figures import Figure, compared, percentile, side_by_side
-from benchmarks.site import Site, bearer, free_port, resident_mb
+from benchmarks.memory import resident
+from benchmarks.site import Site, bearer, free_port
 from benchmarks.world import roster_id
 
 MUST = 1.1
@@ -74,5 +75,5 @@ async def measure(site: Site) -> list[Figure]:
                         at_least=False,
                     )
                 )
-        site.resident["api under load"] = resident_mb(api.pid)
+        figures.append(resident("api under load", api.pid))
     return figures

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 
 from benchmarks.figures import Figure, compared, percentile, side_by_side
 from benchmarks.floors.latency import Sender
-from benchmarks.site import Site, resident_mb
+from benchmarks.memory import resident
+from benchmarks.site import Site
 from benchmarks.world import LISTENER, Called, call_out, roster_id
 from shared.inbox import dead_letters
 from shared.mongo import Database
@@ -45,6 +46,7 @@ async def measure(site: Site) -> list[Figure]:
     for topic in (Called.topic, floor_topic, dead_letters(Called.topic, LISTENER)):
         await site.topic(topic)
     kafka = site.kafka.aiokafka()
+    held: list[Figure] = []
     with ExitStack() as processes:
 
         def worker(name: str, database: str) -> None:
@@ -72,7 +74,7 @@ async def measure(site: Site) -> list[Figure]:
             await bare(3)
             mine, floor = await side_by_side(ours, bare, runs=site.size.runs)
         for name, pid in workers.items():
-            site.resident[f"{name}'s worker at work"] = resident_mb(pid)
+            held.append(resident(f"{name}'s worker at work", pid))
     for database in databases.values():
         await database.close()
     return [
@@ -85,4 +87,4 @@ async def measure(site: Site) -> list[Figure]:
             at_least=False,
         )
         for index, (share, must) in enumerate((("p50", 1.6), ("p99", 2.0)))
-    ]
+    ] + held

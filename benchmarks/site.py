@@ -75,8 +75,6 @@ class Site:
     stack: Stack | None
     """The run's own servers; None where some are the caller's."""
     databases: list[tuple[str, str]] = field(default_factory=list)
-    resident: dict[str, float] = field(default_factory=dict)
-    """What processes held in memory, in MB, as benchmarks saw them at work."""
 
     def name(self, kind: str) -> str:
         """A name that nothing of this or another run has."""
@@ -176,9 +174,3 @@ def bearer() -> str:
     claims = {"iss": ISSUER, "sub": "organiser", "aud": [CALLER], "iat": now, "exp": now + 36_000}
     roles = {"roles": ["organiser"], "agency_ids": []}
     return jwt.encode(claims | roles, _KEY, algorithm="RS256", headers={"kid": "bench"})
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process, in MB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024

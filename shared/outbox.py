@@ -195,8 +195,8 @@ class Relay:
                     batch, rows = [], 0
                     if self._stopping.is_set():
                         return left
-        if batch:
-            left |= await self._batch(batch)
+            if batch:  # before the cursor is closed, which takes the driver a turn of a thread
+                left |= await self._batch(batch)
         self._show_age(min(self._held_from.values(), default=None))
         return left and read == ROUND_DOCUMENTS
 
