@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks.figures import Figure, Measure, compared, side_by_side
 from benchmarks.floors.inbox import listen
-from benchmarks.relay import documents as lying
+from benchmarks.relay import documents
 from benchmarks.site import Site
 from benchmarks.world import LISTENER, called_on, listening
 from shared.kafka import Kafka
@@ -22,9 +22,7 @@ async def produce(kafka: Kafka, topic: str, events: int, first: int = 0) -> None
     producer = AIOKafkaProducer(**kafka.aiokafka(), max_batch_size=128 * 1024)
     await producer.start()
     try:
-        with called_on(topic):
-            documents = lying(topic, first + events, 1)[first:]
-        for document in documents:
+        for document in documents(topic, first + events, 1)[first:]:
             (row,) = document["rows"]
             headers = [(name, value) for name, value in row["headers"]]
             await producer.send(topic, row["value"], key=row["key"], headers=headers)

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from benchmarks.figures import Figure, compared, side_by_side
 from benchmarks.floors.relay import drain
 from benchmarks.site import Site
-from benchmarks.world import Called, roster_id
+from benchmarks.world import Called, called_on, roster_id
 from shared.clock import real_now
 from shared.cloudevents import headers_for
 from shared.kafka import Kafka
@@ -23,22 +23,25 @@ from shared.outbox import Relay
 def documents(topic: str, events: int, per_document: int) -> list[dict[str, Any]]:
     """Outbox documents as transactions of so many events leave them."""
     rows = []
-    for number in range(events):
-        event = Called(roster_id=roster_id(number), number=1)
-        headers = headers_for(
-            event,
-            sequence=1,
-            time=real_now(),
-            recordedtime=real_now(),
-            correlationid=event.roster_id,
-            causationid=None,
-            authtype="system",
-            authid="system",
-            traceparent=None,
-            agencyid="-",
-        )
-        value = event.model_dump_json().encode()
-        rows.append({"key": event.key.encode(), "value": value, "headers": [[name, text] for name, text in headers]})
+    with called_on(topic):
+        for number in range(events):
+            event = Called(roster_id=roster_id(number), number=1)
+            headers = headers_for(
+                event,
+                sequence=1,
+                time=real_now(),
+                recordedtime=real_now(),
+                correlationid=event.roster_id,
+                causationid=None,
+                authtype="system",
+                authid="system",
+                traceparent=None,
+                agencyid="-",
+            )
+            value = event.model_dump_json().encode()
+            rows.append(
+                {"key": event.key.encode(), "value": value, "headers": [[name, text] for name, text in headers]}
+            )
     return [
         {"_id": f"{first + 1:020d}-00000000-0000", "topic": topic, "rows": rows[first : first + per_document]}
         for first in range(0, events, per_document)
